@@ -1,0 +1,228 @@
+"""Real images: what a dataset says of itself, and batches of it, drawn for all classes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ddkit import streams
+from ddkit.errors import DataError
+from ddkit.groups import Groups
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What must be known of a dataset to make networks for it and to show its images.
+
+    `mean` and `std` are per channel, for pixels in [0, 1]. `classes` are names in label order.
+    """
+
+    name: str
+    channels: int
+    height: int
+    width: int
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        return self.channels, self.height, self.width
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Return pixels in [0, 1], [N,C,H,W], less the mean, over the standard deviation."""
+        mean, std = self._statistics(x)
+        return (x - mean) / std
+
+    def denormalize(self, x: Tensor) -> Tensor:
+        """Return normalised images [N,C,H,W] as pixels; they may leave [0, 1]."""
+        mean, std = self._statistics(x)
+        return x * std + mean
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean = torch.tensor(self.mean, dtype=x.dtype, device=x.device)
+        std = torch.tensor(self.std, dtype=x.dtype, device=x.device)
+        return mean[:, None, None], std[:, None, None]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DataInfo:
+        lists = {k: tuple(values[k]) for k in ("classes", "mean", "std")}
+        return cls(**{**values, **lists})
+
+
+class ImageSource(Protocol):
+    """Labelled images, in memory or on disk."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [N], on the CPU."""
+        ...
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """Return uint8 [n,C,H,W] for int64 `index` [n], on the device of the source."""
+        ...
+
+    def to(self, device: torch.device) -> ImageSource:
+        """Return a source whose batches are on `device`."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return a hash of the content."""
+        ...
+
+
+class MemoryImages:
+    """Images resident as one uint8 tensor."""
+
+    def __init__(self, images: Tensor, labels: Tensor):
+        """Take `images` uint8 [N,C,H,W] and `labels` int64 [N].
+
+        Raises:
+            DataError: shapes or types are others.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(labels):
+            raise DataError(
+                f"images must be uint8 [N,C,H,W] with a label each, not "
+                f"{images.dtype} {list(images.shape)} with {len(labels)} labels"
+            )
+        self.images = images
+        self.labels = labels.long().cpu()
+
+    def fetch(self, index: Tensor) -> Tensor:
+        return self.images[index.to(self.images.device)]
+
+    def to(self, device: torch.device) -> MemoryImages:
+        return MemoryImages(self.images.to(device), self.labels)
+
+    def fingerprint(self) -> str:
+        digest = blake2b(digest_size=16)
+        digest.update(repr(tuple(self.images.shape)).encode())
+        digest.update(self.images.cpu().contiguous().numpy().data)
+        digest.update(self.labels.numpy().data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a test split of the same classes."""
+
+    info: DataInfo
+    train: ImageSource
+    test: ImageSource
+
+    def to(self, device: torch.device) -> Dataset:
+        return Dataset(self.info, self.train.to(device), self.test.to(device))
+
+    def fingerprint(self) -> str:
+        """Return a hash of the training images and of how they are normalised."""
+        statistics = repr((self.info.mean, self.info.std, self.info.classes)).encode()
+        return blake2b(self.train.fingerprint().encode() + statistics, digest_size=16).hexdigest()
+
+
+def statistics(
+    images: Tensor, chunk: int = 4096
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation per channel, over all pixels, of uint8 [N,C,H,W]."""
+    total = torch.zeros(images.shape[1], dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    for part in images.split(chunk):
+        x = part.double() / 255
+        total += x.sum((0, 2, 3)).cpu()
+        squares += x.square().sum((0, 2, 3)).cpu()
+    count = images.shape[0] * images.shape[2] * images.shape[3]
+    mean = total / count
+    std = (squares / count - mean.square()).clamp_min(1e-12).sqrt()
+    return _rounded(mean), _rounded(std)
+
+
+def _rounded(x: Tensor) -> tuple[float, ...]:
+    return tuple(round(v, 4) for v in x.tolist())
+
+
+class RealImages:
+    """Batches of the training split, on the device, normalised; drawn without a class loop.
+
+    Which images a step sees depends on (seed, stream, step) alone: draws are made for all classes
+    and then sliced.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int, device: torch.device):
+        self.info = dataset.info
+        self.source = dataset.train.to(device)
+        self.seed = seed
+        self.device = device
+        self.drawn = 0  # images fetched so far, for the display
+        labels = self.source.labels
+        counts = torch.bincount(labels, minlength=self.info.num_classes)
+        if bool((counts == 0).any()):
+            empty = self.info.classes[int((counts == 0).nonzero()[0])]
+            raise DataError(f"{self.info.name}: the class {empty!r} has no training images")
+        self.counts: list[int] = counts.tolist()
+        order = labels.argsort(stable=True)
+        starts = counts.cumsum(0) - counts
+        columns = torch.arange(int(counts.max()))
+        inside = columns < counts[:, None]
+        self._table = order[(starts[:, None] + columns).clamp_max(len(order) - 1)].to(device)
+        self._outside = (~inside).to(device)
+        self._last: tuple[Any, Tensor] | None = None
+        self._groups: dict[Any, tuple[Groups, Tensor]] = {}
+
+    def sample(
+        self, classes: Tensor, per_class: int, step: int, stream: str = "real"
+    ) -> tuple[Tensor, Groups]:
+        """Draw distinct random images of each of `classes` (int64 [G], CPU, ascending).
+
+        A class with fewer than `per_class` images gives all of them.
+
+        Returns:
+            Normalised images [n,C,H,W], class-major, and their groups.
+        """
+        index = self._draw(per_class, step, stream)
+        key = (tuple(classes.tolist()), per_class)
+        if key not in self._groups:
+            counts = torch.tensor([min(per_class, self.counts[c]) for c in key[0]])
+            valid = torch.arange(index.shape[1]) < counts[:, None]
+            labels = classes.repeat_interleave(counts)
+            cells = classes[:, None] * index.shape[1] + torch.arange(index.shape[1])
+            self._groups[key] = (Groups.of(labels, self.device), cells[valid].to(self.device))
+        groups, cells = self._groups[key]
+        return self.fetch(index.flatten()[cells]), groups
+
+    def first(self, classes: Tensor, per_class: int) -> tuple[Tensor, Groups]:
+        """Return the first `per_class` images of each class in dataset order, as `sample` does."""
+        counts = torch.tensor([min(per_class, self.counts[c]) for c in classes.tolist()])
+        valid = torch.arange(per_class) < counts[:, None]
+        index = self._table[classes.to(self.device), :per_class][valid.to(self.device)]
+        return self.fetch(index), Groups.of(classes.repeat_interleave(counts), self.device)
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """Return the normalised training images at `index` (int64 [n])."""
+        self.drawn += len(index)
+        return self.info.normalize(self.source.fetch(index).float().div_(255))
+
+    def _draw(self, per_class: int, step: int, stream: str) -> Tensor:
+        """Return the drawn image indices of every class, [C, k], short classes last and repeated."""
+        key = (per_class, step, stream)
+        if self._last is None or self._last[0] != key:
+            rng = streams.generator(self.seed, stream, step, device=self.device)
+            keys = torch.rand(self._table.shape, generator=rng, device=self.device)
+            keys.masked_fill_(self._outside, -1.0)
+            chosen = keys.topk(min(per_class, keys.shape[1]), dim=1).indices
+            self._last = (key, self._table.gather(1, chosen))
+        return self._last[1]
+
+
+DatasetFactory = Callable[..., Dataset]

@@ -1,0 +1,54 @@
+"""Where ddkit keeps what it can make again: datasets, decoded images, trained networks."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from ddkit.errors import CheckpointError
+
+
+def home() -> Path:
+    """Return ddkit's folder: ``DDKIT_HOME``, else the user's cache folder of the platform."""
+    named = os.environ.get("DDKIT_HOME")
+    return Path(named).expanduser() if named else user_cache_path("ddkit")
+
+
+def data_root() -> Path:
+    """Return where datasets are downloaded to and looked for: ``DDKIT_DATA``, else in `home`."""
+    named = os.environ.get("DDKIT_DATA")
+    return Path(named).expanduser() if named else home() / "data"
+
+
+def cache(kind: str) -> Path:
+    """Return the folder in which things of one kind (``images``, ``networks``) are cached."""
+    return home() / "cache" / kind
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary neighbour of `path`, then move it there in one step.
+
+    Raises:
+        CheckpointError: the folder cannot be written to, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner may read
+        temporary.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)

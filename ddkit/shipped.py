@@ -1,0 +1,45 @@
+"""The recipes and protocols that ship with the package, found installed or in a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ddkit.errors import RecipeError, near
+
+
+def folder() -> Path:
+    """Return the folder of shipped recipes.
+
+    A wheel holds it as ``ddkit/recipes``; an editable install does not see force-included files,
+    so there it is ``recipes/`` beside the package.
+    """
+    inside = Path(__file__).parent / "recipes"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "recipes"
+
+
+def recipes() -> dict[str, Path]:
+    """Return the shipped recipes by name, the file name without its ending."""
+    return {p.stem: p for p in sorted(folder().glob("*.toml"))}
+
+
+def protocols() -> dict[str, Path]:
+    """Return the evaluation protocols by name."""
+    return {p.stem: p for p in sorted((folder() / "protocols").glob("*.toml"))}
+
+
+def find_recipe(name_or_path: Path | str) -> Path:
+    """Return the file for a path or a shipped name.
+
+    Raises:
+        RecipeError: there is neither; near names are suggested.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    names = recipes()
+    if str(name_or_path) in names:
+        return names[str(name_or_path)]
+    if path.is_dir():
+        raise RecipeError(f"{path}: is a folder; give a recipe file")
+    hint = near(path.stem, names) or "; `ddkit recipes list` shows the shipped ones"
+    raise RecipeError(f"{name_or_path}: no such file, and no shipped recipe of that name{hint}")

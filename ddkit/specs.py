@@ -1,0 +1,120 @@
+"""The sections of a recipe that core itself understands; plugins' options are `Part`s."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Whole
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component chosen by name, with its options as the user wrote them."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        inner = ", ".join(f"{k}={v}" for k, v in self.options.items())
+        return f"{self.name}({inner})" if inner else self.name
+
+
+@dataclass(frozen=True)
+class SyntheticSpec:
+    """How the synthetic images start and are stored.
+
+    `ipc` counts stored images per class. With `factor` f, each is a mosaic of f x f pictures, read
+    in `order`, which decode to full size; `init_resize` shrinks real images into the mosaic.
+    `space`: pixels in [0, 1], or after mean and standard deviation.
+    """
+
+    ipc: Count = 10
+    init: Literal["real", "noise"] = "real"
+    factor: Count = 1
+    order: Literal["row", "column"] = "row"
+    init_resize: Literal["nearest", "bilinear"] = "bilinear"
+    space: Literal["normalized", "pixel"] = "normalized"
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How a classifier is trained: proxies, teachers and judges alike.
+
+    `schedule`: ``constant``; or ``dc``, the published loop of the DM family, which trains
+    `epochs` + 1 epochs, then after epoch number `epochs` // 2 + 1 (counted from 0) multiplies the
+    rate by `gamma` and starts the optimizer anew (methods/dm, section 6).
+    `augmentation`: names of Siamese operations joined by ``_``, or ``none``; one operation per
+    batch, parameters per image.
+    """
+
+    epochs: Count = 300
+    batch_size: Count = 256
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Positive = 0.01
+    momentum: Momentum = 0.9
+    weight_decay: NonNegative = 5e-4
+    schedule: Literal["constant", "dc"] = "constant"
+    gamma: Fraction = 0.1
+    augmentation: str = "none"
+
+
+@dataclass(frozen=True)
+class ProxySpec:
+    """The pool of networks trained on the real data (IID and CMI publish with the same kind).
+
+    `images` limits training to that many images, spread evenly over the classes. `mode` is the
+    mode that drawn networks run in; `input` says what they are trained on and shown: normalised
+    or raw pixels.
+    """
+
+    backbone: Part = Part("resnet18")
+    count: Count = 20
+    epochs: Count = 40
+    batch_size: Count = 256
+    lr: Positive = 0.01
+    momentum: Momentum = 0.9
+    weight_decay: NonNegative = 5e-4
+    augmentation: str = "none"
+    images: Count | None = None
+    mode: Literal["eval", "train"] = "eval"
+    input: Literal["normalized", "raw"] = "normalized"
+    seed: Whole = 0
+
+    def training(self) -> TrainSpec:
+        """Return the training recipe of one network of the pool: SGD at a constant rate."""
+        return TrainSpec(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            augmentation=self.augmentation,
+        )
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """Who judges the set, how many networks each, and by which protocol."""
+
+    archs: tuple[Part, ...] = (Part("convnet"),)
+    seeds: Count = 5
+    protocol: str = "dm"
+    training: TrainSpec = TrainSpec(schedule="dc")
+
+
+@dataclass(frozen=True)
+class RuntimeSpec:
+    """The machine's side of a run.
+
+    `chunk`: how many classes go through the networks at once; `micro_batch`: how many images per
+    forward pass where no gradient is taken. ``auto`` is resolved once, from the device and shapes,
+    and recorded. `checkpoint_seconds` is the time between checkpoints; it changes no result.
+    """
+
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    chunk: Literal["auto"] | Count = "auto"
+    micro_batch: Literal["auto"] | Count = "auto"
+    checkpoint_seconds: Positive = 60.0

@@ -1,0 +1,1 @@
+"""Built-in backbones, one file each, found through entry points like anybody's."""

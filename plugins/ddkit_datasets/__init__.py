@@ -1,0 +1,1 @@
+"""Built-in datasets, one file each, found through entry points like anybody's."""
