@@ -132,9 +132,7 @@ class Dataset:
         return blake2b(self.train.fingerprint().encode() + statistics, digest_size=16).hexdigest()
 
 
-def statistics(
-    images: Tensor, chunk: int = 4096
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(images: Tensor, chunk: int = 4096) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel, over all pixels, of uint8 [N,C,H,W]."""
     total = torch.zeros(images.shape[1], dtype=torch.float64)
     squares = torch.zeros_like(total)
@@ -208,13 +206,19 @@ class RealImages:
         index = self._table[classes.to(self.device), :per_class][valid.to(self.device)]
         return self.fetch(index), Groups.of(classes.repeat_interleave(counts), self.device)
 
+    def choose(self, per_class: int, step: int, stream: str) -> Tensor:
+        """Return the numbers of randomly drawn images, int64 [n] on the CPU, class-major."""
+        index = self._draw(per_class, step, stream).cpu()
+        counts = torch.tensor(self.counts).clamp_max(per_class)
+        return index[torch.arange(index.shape[1]) < counts[:, None]]
+
     def fetch(self, index: Tensor) -> Tensor:
         """Return the normalised training images at `index` (int64 [n])."""
         self.drawn += len(index)
         return self.info.normalize(self.source.fetch(index).float().div_(255))
 
     def _draw(self, per_class: int, step: int, stream: str) -> Tensor:
-        """Return the drawn image indices of every class, [C, k], short classes last and repeated."""
+        """Return drawn image numbers of every class, [C,k]; short classes are filled up."""
         key = (per_class, step, stream)
         if self._last is None or self._last[0] != key:
             rng = streams.generator(self.seed, stream, step, device=self.device)

@@ -44,6 +44,12 @@ class DivergedError(DDKitError):
     """A loss or gradient that is no longer a finite number."""
 
 
+class Interrupted(DDKitError):
+    """The user asked to stop; the state is saved."""
+
+    exit_code = 130
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """Return `` (did you mean "x"?)`` for the known names closest to `name`, or nothing."""
     close = get_close_matches(name, list(known), n=3, cutoff=0.55)

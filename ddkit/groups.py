@@ -17,12 +17,14 @@ class Groups:
 
     Attributes:
         labels: int64 [N], on the device of the batch.
+        host: the same on the CPU.
         classes: the G distinct classes, ascending.
         counts: rows of each of them.
         order: int64 [N], the rows sorted by class; None where they are already.
     """
 
     labels: Tensor
+    host: Tensor
     classes: tuple[int, ...]
     counts: tuple[int, ...]
     order: Tensor | None
@@ -35,9 +37,7 @@ class Groups:
         classes, counts = torch.unique(host, return_counts=True)
         in_order = bool((host[1:] >= host[:-1]).all())
         order = None if in_order else host.argsort(stable=True).to(device)
-        return cls(
-            host.to(device), tuple(classes.tolist()), tuple(counts.tolist()), order
-        )
+        return cls(host.to(device), host, tuple(classes.tolist()), tuple(counts.tolist()), order)
 
     def __len__(self) -> int:
         return len(self.classes)

@@ -128,10 +128,10 @@ def convert(value: Any, hint: Any, place: Place) -> Any:
     Raises:
         RecipeError: it is of another type or out of range.
     """
-    bound = None
+    bound: Any = None
     if get_origin(hint) is Annotated:
         hint, *extras = get_args(hint)
-        bound = next((e for e in extras if isinstance(e, Range)), None)
+        bound = next((e for e in extras if hasattr(e, "__contains__")), None)
     result, fits = _as(value, hint, place)
     if not fits:
         raise RecipeError(f"{place}: must be {describe(hint)}, not {value!r}")
@@ -185,7 +185,7 @@ def describe(hint: Any) -> str:
     """Return words for a type: ``an integer, at least 1``."""
     if get_origin(hint) is Annotated:
         inner, *extras = get_args(hint)
-        bounds = [str(e) for e in extras if isinstance(e, Range)]
+        bounds = [str(e) for e in extras if hasattr(e, "__contains__")]
         return ", ".join([describe(inner), *bounds])
     if get_origin(hint) is Literal:
         return " or ".join(repr(a) for a in get_args(hint))

@@ -71,7 +71,9 @@ class Recipe:
             for key in tree
             if key not in SECTIONS
         ]
-        problems += [f"{top}: the section {key!r} is missing" for key in REQUIRED if key not in tree]
+        problems += [
+            f"{top}: the section {key!r} is missing" for key in REQUIRED if key not in tree
+        ]
         if problems:
             raise RecipeError("\n".join(problems))
         return cls(

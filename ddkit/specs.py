@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ddkit.augment import Strategy
 from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Whole
 
 
@@ -57,7 +58,7 @@ class TrainSpec:
     weight_decay: NonNegative = 5e-4
     schedule: Literal["constant", "dc"] = "constant"
     gamma: Fraction = 0.1
-    augmentation: str = "none"
+    augmentation: Strategy = "none"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class ProxySpec:
     lr: Positive = 0.01
     momentum: Momentum = 0.9
     weight_decay: NonNegative = 5e-4
-    augmentation: str = "none"
+    augmentation: Strategy = "none"
     images: Count | None = None
     mode: Literal["eval", "train"] = "eval"
     input: Literal["normalized", "raw"] = "normalized"
@@ -114,7 +115,7 @@ class RuntimeSpec:
     """
 
     device: str = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
     chunk: Literal["auto"] | Count = "auto"
     micro_batch: Literal["auto"] | Count = "auto"
     checkpoint_seconds: Positive = 60.0

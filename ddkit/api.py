@@ -1,0 +1,172 @@
+"""From Python: what the commands do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from ddkit import distillation, evaluation, plugins
+from ddkit.compose import backbone_maker, make_dataset
+from ddkit.data import DataInfo, Dataset
+from ddkit.errors import RecipeError
+from ddkit.nets import Build
+from ddkit.place import Place, Source
+from ddkit.plugins import Plugins
+from ddkit.recipe import Recipe, as_part, eval_spec
+from ddkit.report import Reporter, Silent
+from ddkit.runtime import open_runtime
+from ddkit.specs import EvalSpec, Part, RuntimeSpec
+from ddkit.synthetic import SyntheticSet
+
+
+class TrainingImages(TorchDataset[tuple[Tensor, Tensor]]):
+    """A set as torch's `DataLoader` wants it: normalised images [C,H,W] and their labels.
+
+    Mosaics are decoded. Labels are class numbers, or class probabilities where the set is soft.
+    """
+
+    def __init__(self, syn: SyntheticSet):
+        self.synthetic = syn
+        self.images, self.labels = syn.training()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.labels[index]
+
+    @property
+    def info(self) -> DataInfo:
+        return self.synthetic.info
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.synthetic.info.classes
+
+
+def load(path: Path | str) -> TrainingImages:
+    """Read a set from its safetensors file as a torch dataset.
+
+    Raises:
+        CheckpointError: it is missing, damaged or not a set of ddkit's.
+    """
+    return TrainingImages(SyntheticSet.load(path))
+
+
+def distill(
+    recipe: Recipe | Path | str,
+    overrides: Sequence[str] = (),
+    out: Path | str | None = None,
+    reporter: Reporter | None = None,
+) -> distillation.Outcome:
+    """Distill a recipe, given as itself, by path or by shipped name; as ``ddkit distill``.
+
+    Raises:
+        DDKitError: see `distillation.run_recipe`.
+    """
+    name = "run" if isinstance(recipe, Recipe) else Path(recipe).stem
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe, overrides)
+    elif overrides:
+        recipe = Recipe.parse(recipe.table(), overrides, recipe.source)
+    folder = None if out is None else Path(out)
+    return distillation.run_recipe(recipe, plugins.load(), reporter or Silent(), folder, name)
+
+
+def evaluate(
+    syn: SyntheticSet | Path | str,
+    archs: Sequence[str] | None = None,
+    seeds: int | None = None,
+    *,
+    settings: Sequence[str] = (),
+    baseline: bool = True,
+    dataset: Dataset | None = None,
+    runtime: RuntimeSpec | None = None,
+    reporter: Reporter | None = None,
+) -> evaluation.Verdict:
+    """Judge a set by the protocol stored in it, as ``ddkit eval``.
+
+    `settings` override the stored protocol, as in ``["epochs=300", "protocol=dc"]``. `dataset`
+    replaces the test data that the set names.
+
+    Raises:
+        DDKitError: see `evaluation.evaluate`.
+    """
+    made = syn if isinstance(syn, SyntheticSet) else SyntheticSet.load(syn)
+    loaded = plugins.load()
+    spec = stored_spec(made, archs, seeds, settings)
+    data = dataset or test_data(made, loaded)
+    return evaluation.evaluate(
+        made,
+        spec.archs,
+        data,
+        spec,
+        partial(judge_maker, plugins=loaded, info=data.info),
+        open_runtime(runtime or RuntimeSpec()),
+        reporter or Silent(),
+        baseline,
+    )
+
+
+def judge_maker(part: Part, plugins: Plugins, info: DataInfo) -> Build:
+    """Return a function that builds the judge `part`, checked on blank images."""
+    from ddkit.compose import probe
+
+    place = Place(Source("--archs"), part.name)
+    make = backbone_maker(part, plugins, place, info)
+    probe(make, info, place)
+    return make
+
+
+def stored_spec(
+    syn: SyntheticSet,
+    archs: Sequence[str] | None = None,
+    seeds: int | None = None,
+    settings: Sequence[str] = (),
+) -> EvalSpec:
+    """Return the evaluation stored with `syn`, with what the caller overrides."""
+    recipe = syn.recipe or {"backbone": "convnet"}
+    table: dict[str, Any] = dict(recipe.get("eval", {}))
+    if any(item.partition("=")[0].strip() == "protocol" for item in settings):
+        table = {k: v for k, v in table.items() if k in ("archs", "seeds")}
+    if archs:
+        table["archs"] = list(archs)
+    if seeds is not None:
+        table["seeds"] = seeds
+    for item in settings:
+        table |= parse_setting(item)
+    place = Place(Source("evaluation"))
+    return eval_spec(table, place, recipe.get("backbone", "convnet"))
+
+
+def parse_setting(item: str) -> dict[str, Any]:
+    """Read ``key=value``; the value is TOML, else a string."""
+    import tomllib
+
+    key, equals, text = item.partition("=")
+    if not equals:
+        raise RecipeError(f"--set {item}: must look like epochs=300")
+    try:
+        return tomllib.loads(f"{key.strip()} = {text.strip()}")
+    except tomllib.TOMLDecodeError:
+        return {key.strip(): text.strip()}
+
+
+def test_data(syn: SyntheticSet, loaded: Plugins, path: str | None = None) -> Dataset:
+    """Read the dataset that the set names; `path` replaces the folder of images.
+
+    Raises:
+        RecipeError: the set names none.
+    """
+    if "dataset" not in syn.recipe:
+        raise RecipeError("the set does not say which dataset it was made from; give one")
+    place = Place(Source("the set's recipe"), "dataset")
+    part = as_part(syn.recipe["dataset"], place)
+    if path is not None:
+        part = Part(part.name, {**part.options, "path": path})
+    return make_dataset(part, loaded, place)

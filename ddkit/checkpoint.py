@@ -1,0 +1,160 @@
+"""Checkpoints and run folders: what a run leaves behind, and how it is taken up again."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+from ddkit.errors import CheckpointError
+from ddkit.home import write_atomically
+from ddkit.method import Method
+from ddkit.recipe import Recipe
+from ddkit.run import Run
+
+SET, RECIPE, METRICS, GRID = "synthetic.safetensors", "recipe.toml", "metrics.jsonl", "grid.png"
+STATUS, CHECKPOINT, VERDICT = "run.json", "checkpoint.pt", "eval.json"
+
+
+def identity(recipe: Recipe, data: str) -> str:
+    """Return the hash of what determines the set: the resolved recipe and the data."""
+    table = recipe.table()
+    table["runtime"] = {
+        k: v for k, v in table["runtime"].items() if k not in ("device", "checkpoint_seconds")
+    }
+    text = json.dumps([table, data], sort_keys=True)
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder."""
+
+    path: Path
+
+    @property
+    def set(self) -> Path:
+        return self.path / SET
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / METRICS
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / CHECKPOINT
+
+    def status(self) -> dict[str, Any]:
+        """Return what `run.json` says, empty where there is none."""
+        try:
+            return dict(json.loads((self.path / STATUS).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.path / STATUS}: cannot be read: {error}") from None
+
+    def write_status(self, **values: Any) -> None:
+        """Add `values` to `run.json`."""
+        merged = json.dumps(self.status() | values, indent=2, sort_keys=True) + "\n"
+        write_atomically(self.path / STATUS, lambda p: _write_text(p, merged))
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        text = tomli_w.dumps(recipe.table())
+        write_atomically(self.path / RECIPE, lambda p: _write_text(p, text))
+
+    def claim(self, run_identity: str) -> bool:
+        """Take the folder for a run; return whether the run is already finished.
+
+        Raises:
+            CheckpointError: it holds something else, or cannot be written to.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise CheckpointError(f"{self.path}: is a file; give a folder")
+        status = self.status()
+        if status and status.get("identity") != run_identity:
+            raise CheckpointError(
+                f"{self.path}: holds a run of another recipe or other data; choose another folder"
+            )
+        if not status and self.path.is_dir() and any(self.path.iterdir()):
+            raise CheckpointError(f"{self.path}: holds something else; choose another folder")
+        if status.get("finished"):
+            return True
+        self.write_status(identity=run_identity, finished=False)
+        return False
+
+    def save(self, run: Run, method: Method, step: int, run_identity: str) -> None:
+        """Write the state after `step` steps."""
+        state = {
+            "identity": run_identity,
+            "step": step,
+            "images": run.synthetic.images.detach(),
+            "soft": run.synthetic.soft,
+            "optimizers": [o.state_dict() for o in run.optimizers],
+            "method": method.state_dict(),
+        }
+        write_atomically(self.checkpoint, lambda path: torch.save(state, path))
+
+    def restore(self, run: Run, method: Method, run_identity: str) -> int:
+        """Load the state into `run` and `method`; return the number of steps taken, 0 if none.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged or of another run.
+        """
+        if not self.checkpoint.is_file():
+            return 0
+        try:
+            state = torch.load(self.checkpoint, map_location=run.runtime.device, weights_only=True)
+            if state["identity"] != run_identity:
+                raise CheckpointError(f"{self.checkpoint}: belongs to another run; remove it")
+            with torch.no_grad():
+                run.synthetic.images.copy_(state["images"])
+            run.synthetic.soft = state["soft"]
+            for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            method.load_state_dict(state["method"])
+        except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
+            raise _damaged(self.checkpoint, error) from None
+        except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            raise _damaged(self.checkpoint, error) from None
+        return int(state["step"])
+
+    def finish(self, **values: Any) -> None:
+        """Mark the run finished and drop its checkpoint."""
+        self.write_status(finished=True, **values)
+        self.checkpoint.unlink(missing_ok=True)
+
+
+def new_folder(runs: Path, name: str) -> RunFolder:
+    """Return a folder under `runs` that does not exist: ``name``, ``name-2``, …"""
+    number = 1
+    while (path := runs / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return RunFolder(path)
+
+
+def newest_set(runs: Path) -> Path:
+    """Return the most recently written set under `runs`.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    sets = sorted(runs.glob(f"*/{SET}"), key=lambda p: p.stat().st_mtime)
+    if not sets:
+        raise CheckpointError(f"no set under {runs}{'/'}; name one, or run `ddkit distill` first")
+    return sets[-1]
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return CheckpointError(f"{path}: damaged ({reason}); remove it to start over")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

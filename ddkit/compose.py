@@ -1,0 +1,219 @@
+"""Recipe and registries to live parts, with every check that needs no training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ddkit import home
+from ddkit.backbone import embed
+from ddkit.data import DataInfo, Dataset
+from ddkit.errors import DDKitError, IncompatibleError, PluginError, RecipeError
+from ddkit.method import Method
+from ddkit.nets import Build, ProxyPool
+from ddkit.options import bind, checked
+from ddkit.place import Place
+from ddkit.plugins import Component, Plugins, Registry
+from ddkit.recipe import Recipe
+from ddkit.regularizer import FIELDS, Regularizer
+from ddkit.run import Term
+from ddkit.runtime import Runtime
+from ddkit.specs import Part
+from ddkit.synthetic import check_ipc
+
+
+@dataclass(frozen=True)
+class Composition:
+    """The live parts of a recipe; nothing has trained yet."""
+
+    recipe: Recipe
+    dataset: Dataset
+    make: Build
+    method: Method
+    terms: tuple[Term, ...]
+    proxies: ProxyPool | None
+
+
+def compose(
+    recipe: Recipe, plugins: Plugins, runtime: Runtime, dataset: Dataset | None = None
+) -> Composition:
+    """Build every part of `recipe` and refuse what cannot work.
+
+    Names and options are checked before the dataset is read, so that a typo costs no download.
+    `dataset` replaces the recipe's.
+
+    Raises:
+        PluginError: a name that no plugin provides.
+        RecipeError: options that do not fit, or more images per class than there are.
+        IncompatibleError: parts that do not fit each other.
+        DataError: the data is missing or damaged.
+    """
+    check_names(recipe, plugins)
+    method = make_method(recipe, plugins)
+    terms = make_terms(recipe, plugins)
+    check_requirements(recipe, method, terms)
+    data = dataset or make_dataset(recipe.dataset, plugins, recipe.place("dataset"))
+    counts = torch.bincount(data.train.labels, minlength=data.info.num_classes).tolist()
+    check_ipc(recipe.synthetic, counts, data.info)
+    make = backbone_maker(recipe.backbone, plugins, recipe.place("backbone"), data.info)
+    probe(make, data.info, recipe.place("backbone"))
+    for i, arch in enumerate(recipe.eval.archs):
+        place = recipe.place(f"eval.archs.{i}")
+        probe(backbone_maker(arch, plugins, place, data.info), data.info, place)
+    proxies = _proxies(recipe, plugins, runtime, data, method, terms)
+    return Composition(recipe, data, make, method, terms, proxies)
+
+
+def check_names(recipe: Recipe, plugins: Plugins) -> None:
+    """Check all names and options against the registries, and report every problem at once."""
+    given: list[tuple[Registry, Part, str, tuple[str, ...]]] = [
+        (plugins.datasets, recipe.dataset, "dataset", ("root",)),
+        (plugins.backbones, recipe.backbone, "backbone", ("info",)),
+        (plugins.methods, recipe.method, "method", ()),
+    ]
+    for i, (_, part) in enumerate(recipe.regularizers):
+        given.append((plugins.regularizers, part, f"regularizers.{i}", ()))
+    if recipe.proxies is not None:
+        given.append((plugins.backbones, recipe.proxies.backbone, "proxies.backbone", ("info",)))
+    for i, part in enumerate(recipe.eval.archs):
+        given.append((plugins.backbones, part, f"eval.archs.{i}", ("info",)))
+    problems: list[DDKitError] = []
+    for registry, part, path, own in given:
+        try:
+            component, options = resolve(registry, part, recipe.place(path))
+            checked(component.factory, options, recipe.place(path), dict.fromkeys(own))
+        except (PluginError, RecipeError) as error:
+            problems.append(error)
+    if problems:
+        lines = dict.fromkeys(line for p in problems for line in str(p).splitlines())
+        raise type(problems[0])("\n".join(lines))
+
+
+def resolve(registry: Registry, part: Part, place: Place) -> tuple[Component, Mapping[str, Any]]:
+    """Return the component that `part` names and all its options.
+
+    Raises:
+        PluginError: no plugin provides it.
+    """
+    try:
+        component, carried = registry.resolve(part.name)
+    except PluginError as error:
+        raise PluginError(f"{place}: {error}") from None
+    return component, {**carried, **part.options}
+
+
+def make_dataset(part: Part, plugins: Plugins, place: Place, root: Path | None = None) -> Dataset:
+    """Read the dataset that `part` names, under `root` (default: ddkit's data folder)."""
+    component, options = resolve(plugins.datasets, part, place)
+    return bind(component.factory, options, place, root=root or home.data_root())
+
+
+def make_method(recipe: Recipe, plugins: Plugins) -> Method:
+    place = recipe.place("method")
+    component, options = resolve(plugins.methods, recipe.method, place)
+    return bind(component.factory, options, place)
+
+
+def make_terms(recipe: Recipe, plugins: Plugins) -> tuple[Term, ...]:
+    """Build the regularizers; one that appears twice is numbered, so that its metrics are apart."""
+    terms: list[Term] = []
+    for i, (weight, part) in enumerate(recipe.regularizers):
+        place = recipe.place(f"regularizers.{i}")
+        component, options = resolve(plugins.regularizers, part, place)
+        regularizer: Regularizer = bind(component.factory, options, place)
+        unknown = regularizer.requires - FIELDS
+        if unknown:
+            raise PluginError(
+                f"regularizer {part.name!r} of {component.plugin} requires "
+                f"{', '.join(sorted(unknown))}, which no Match has; it has {', '.join(FIELDS)}"
+            )
+        taken = sum(t.name.partition("#")[0] == part.name for t in terms)
+        name = f"{part.name}#{taken + 1}" if taken else part.name
+        terms.append(Term(name, weight, regularizer))
+    return tuple(terms)
+
+
+def backbone_maker(part: Part, plugins: Plugins, place: Place, info: DataInfo) -> Build:
+    """Return a function that builds a new network of `part` for `info`."""
+    component, options = resolve(plugins.backbones, part, place)
+    return partial(bind, component.factory, options, place, info=info)
+
+
+def check_requirements(recipe: Recipe, method: Method, terms: tuple[Term, ...]) -> None:
+    """Refuse a regularizer that the method, or the lack of ``[proxies]``, cannot supply.
+
+    Raises:
+        IncompatibleError: saying what is needed and what there is.
+    """
+    for term in terms:
+        needs = term.regularizer.requires
+        lacking = needs - method.provides - {"proxy"}
+        if lacking:
+            raise IncompatibleError(
+                f"{recipe.place('regularizers')}: {term.name!r} needs {_and(needs)}; method "
+                f"{recipe.method.name!r} provides {_and(method.provides) or 'nothing'}. "
+                f"Remove it or choose another method."
+            )
+        if "proxy" in needs and recipe.proxies is None:
+            raise IncompatibleError(
+                f"{recipe.place('regularizers')}: {term.name!r} needs a pool of trained networks; "
+                f'add proxies = {{ backbone = "resnet18", count = 3, epochs = 5 }}'
+            )
+    if method.reads_proxies and recipe.proxies is None:
+        raise IncompatibleError(
+            f"{recipe.place('method')}: this setting of {recipe.method.name!r} needs a pool of "
+            f'trained networks; add proxies = {{ backbone = "convnet", count = 1, epochs = 20 }}'
+        )
+
+
+def probe(make: Build, info: DataInfo, place: Place) -> nn.Module:
+    """Build a network and pass two blank images through it, to see that the shapes fit.
+
+    Raises:
+        IncompatibleError: they do not, or its parts do not follow the backbone contract.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        net = make().eval()
+        images = torch.zeros(2, *info.shape)
+        try:
+            logits, features = net(images), embed(net, images)
+        except (RuntimeError, ValueError, AttributeError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            shape = "x".join(map(str, info.shape))
+            raise IncompatibleError(
+                f"{place}: this network does not take {shape} images: {reason}"
+            ) from error
+    if logits.shape != (2, info.num_classes) or features.ndim != 2:
+        raise IncompatibleError(
+            f"{place}: gives {list(logits.shape)} logits and {list(features.shape)} features for "
+            f"2 images of {info.num_classes} classes"
+        )
+    return net
+
+
+def _proxies(
+    recipe: Recipe,
+    plugins: Plugins,
+    runtime: Runtime,
+    data: Dataset,
+    method: Method,
+    terms: tuple[Term, ...],
+) -> ProxyPool | None:
+    spec = recipe.proxies
+    read = method.reads_proxies or any("proxy" in t.regularizer.requires for t in terms)
+    if spec is None or not read:
+        return None
+    place = recipe.place("proxies.backbone")
+    make = backbone_maker(spec.backbone, plugins, place, data.info)
+    probe(make, data.info, place)
+    return ProxyPool(spec, make, data, runtime, recipe.seed)
+
+
+def _and(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names))

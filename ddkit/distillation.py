@@ -1,0 +1,164 @@
+"""The outer loop: from a recipe to a set in a run folder, resumable after every step."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ddkit import __version__, pictures
+from ddkit.checkpoint import GRID, RunFolder, identity, new_folder
+from ddkit.compose import Composition, compose
+from ddkit.data import Dataset, RealImages
+from ddkit.errors import DivergedError, Interrupted
+from ddkit.nets import Networks
+from ddkit.plugins import Plugins
+from ddkit.recipe import Recipe
+from ddkit.report import JsonLines, Reporter, Tee
+from ddkit.run import Run
+from ddkit.runtime import Runtime, open_runtime
+from ddkit.synthetic import SyntheticSet, initial
+
+CHECK_SECONDS = 2.0  # between looks at the device's flag of non-finite values
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run."""
+
+    folder: RunFolder
+    synthetic: SyntheticSet
+    dataset: Dataset
+    already: bool = False
+    """Whether the folder held this very run, finished before."""
+
+
+def run_recipe(
+    recipe: Recipe,
+    plugins: Plugins,
+    reporter: Reporter,
+    out: Path | None = None,
+    name: str = "run",
+    dataset: Dataset | None = None,
+) -> Outcome:
+    """Distill `recipe` into `out`, or into a new folder under ``runs/`` called after `name`.
+
+    An unfinished run of the same recipe and data in `out` is continued; a finished one is left
+    as it is.
+
+    Raises:
+        DDKitError: as `compose`; `CheckpointError` for the folder; `DivergedError`; `Interrupted`.
+    """
+    runtime = open_runtime(recipe.runtime)
+    parts = compose(recipe, plugins, runtime, dataset)
+    folder = RunFolder(out) if out is not None else new_folder(Path("runs"), name)
+    key = identity(recipe, parts.dataset.fingerprint())
+    if folder.claim(key):
+        return Outcome(folder, SyntheticSet.load(folder.set), parts.dataset, already=True)
+    folder.write_recipe(recipe)
+    run = prepare(parts, runtime, reporter)
+    start = time.perf_counter()
+    _loop(run, parts, folder, key, reporter)
+    syn = run.synthetic
+    syn.recipe = recipe.table()
+    syn.provenance = provenance(recipe, parts.dataset)
+    syn.save(folder.set)
+    pictures.write_grid(syn, folder.path / GRID)
+    seconds = time.perf_counter() - start
+    folder.finish(
+        seconds=round(seconds, 2),
+        device=str(runtime.device),
+        threads=torch.get_num_threads(),
+        peak_memory=runtime.memory(),
+        images=run.real.drawn,
+        chunk=run.chunk,
+        **syn.provenance,
+    )
+    return Outcome(folder, syn, parts.dataset)
+
+
+def prepare(parts: Composition, runtime: Runtime, reporter: Reporter) -> Run:
+    """Build the run: the initial set, the pool of proxies, and whatever the method sets up."""
+    recipe = parts.recipe
+    if parts.proxies is not None:
+        parts.proxies.prepare(reporter)
+    real = RealImages(parts.dataset, recipe.seed, runtime.device)
+    run = Run(
+        real=real,
+        synthetic=initial(recipe.synthetic, real, recipe.seed),
+        nets=Networks(parts.make, recipe.seed, runtime.device),
+        runtime=runtime,
+        reporter=reporter,
+        seed=recipe.seed,
+        terms=parts.terms,
+        proxies=parts.proxies,
+    )
+    parts.method.setup(run)
+    return run
+
+
+def _loop(run: Run, parts: Composition, folder: RunFolder, key: str, reporter: Reporter) -> None:
+    method, total = parts.method, parts.method.steps(run)
+    done = folder.restore(run, method, key)
+    if done:
+        reporter.note(f"continuing {folder.path} at step {done} of {total}")
+    lines = JsonLines(folder.metrics)
+    both = Tee(lines, reporter)
+    both.begin("distill", total, done)
+    saved = checked = time.monotonic()
+    for i in range(done, total):
+        before = run.real.drawn
+        metrics = method.step(run, i)
+        try:
+            both.advance(metrics, run.real.drawn - before)
+        except Interrupted:
+            lines.flush()
+            _refuse_non_finite(run, folder)
+            folder.save(run, method, i + 1, key)
+            raise Interrupted(
+                f"stopped after step {i + 1} of {total}, state saved; the same command with "
+                f"--out {folder.path} goes on"
+            ) from None
+        now = time.monotonic()
+        if now - checked > CHECK_SECONDS or i + 1 == total:
+            lines.flush()
+            _refuse_non_finite(run, folder)
+            checked = now
+            if now - saved > parts.recipe.runtime.checkpoint_seconds:
+                folder.save(run, method, i + 1, key)
+                saved = now
+    method.finish(run)
+    both.end()
+
+
+def _refuse_non_finite(run: Run, folder: RunFolder) -> None:
+    """Stop a run that has diverged; the update that showed it was not made.
+
+    Raises:
+        DivergedError: naming the step and the term, where a loss shows it.
+    """
+    if not bool(run.bad):
+        return
+    where = "a gradient"
+    for line in folder.metrics.read_text(encoding="utf-8").splitlines():
+        if "NaN" in line or "Infinity" in line:
+            where = f"a loss, {line}"
+            break
+    raise DivergedError(
+        f"{folder.path}: {where} is no longer finite; the last checkpoint is kept. "
+        f"Lower method.lr_images or the weights"
+    )
+
+
+def provenance(recipe: Recipe, dataset: Dataset) -> dict[str, str | int]:
+    """Return what a set should say of its making; nothing that changes from run to run."""
+    return {
+        "seed": recipe.seed,
+        "data": dataset.fingerprint(),
+        "ddkit": __version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,190 @@
+"""Evaluation: train on the set, test on real images, with a random set beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddkit import streams
+from ddkit.data import Dataset, RealImages
+from ddkit.errors import IncompatibleError
+from ddkit.formation import Formation
+from ddkit.nets import Build, build
+from ddkit.recipe import deviations
+from ddkit.report import Reporter
+from ddkit.runtime import Runtime
+from ddkit.specs import EvalSpec, Part, TrainSpec
+from ddkit.synthetic import SyntheticSet
+from ddkit.train import accuracy, epochs, fit
+
+MakeBackbone = Callable[[Part], Build]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Last-epoch test accuracies, 0 to 1, of networks of one architecture trained on one thing."""
+
+    arch: str
+    subject: str
+    accuracies: tuple[float, ...]
+    seconds: float
+
+    @property
+    def n(self) -> int:
+        return len(self.accuracies)
+
+    @property
+    def mean(self) -> float:
+        return mean(self.accuracies)
+
+    @property
+    def std(self) -> float | None:
+        """The sample standard deviation; None of a single network."""
+        return stdev(self.accuracies) if self.n > 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"n": self.n, "mean": self.mean, "std": self.std}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All results of one evaluation, and by what protocol they were obtained."""
+
+    spec: EvalSpec
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def protocol(self) -> str:
+        """The protocol's name, with whatever departs from it."""
+        departs = ", ".join(f"{k} = {v}" for k, v in deviations(self.spec).items())
+        return f"{self.spec.protocol} with {departs}" if departs else self.spec.protocol
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "protocol": self.protocol,
+            "training": asdict(self.spec.training),
+            "results": [r.to_dict() for r in self.results],
+        }
+
+
+def evaluate(
+    syn: SyntheticSet,
+    archs: Sequence[Part],
+    data: Dataset,
+    spec: EvalSpec,
+    make: MakeBackbone,
+    runtime: Runtime,
+    reporter: Reporter,
+    baseline: bool = True,
+) -> Verdict:
+    """Train `spec.seeds` new networks of each architecture on `syn`; test after the last epoch.
+
+    With `baseline`, the same networks (same seeds, same protocol) are also trained on random real
+    images, a new draw for each network: as many full images as the set stores and, where the set
+    is a mosaic, also mosaics of as many.
+
+    Raises:
+        IncompatibleError: the set and the data differ in shape or classes.
+    """
+    check_data(syn, data)
+    data = data.to(runtime.device)
+    subjects = [("set", lambda k: syn.to(runtime.device).training())]
+    if baseline:
+        real = RealImages(data, 0, runtime.device)
+        subjects += [(name, draw) for name, draw in baselines(syn, real)]
+    total = epochs(spec.training) * spec.seeds * len(archs) * len(subjects)
+    reporter.begin("evaluate", total)
+    verdict = Verdict(spec)
+    for arch in archs:
+        for subject, draw in subjects:
+            judge = _Judge(arch, make(arch), data, spec.training, runtime, reporter)
+            verdict.results.append(judge(subject, draw, spec.seeds))
+    reporter.end()
+    return verdict
+
+
+@dataclass
+class _Judge:
+    """One architecture's networks under one protocol."""
+
+    arch: Part
+    make: Build
+    data: Dataset
+    spec: TrainSpec
+    runtime: Runtime
+    reporter: Reporter
+
+    def __call__(
+        self, subject: str, draw: Callable[[int], tuple[Tensor, Tensor]], seeds: int
+    ) -> Result:
+        start = time.perf_counter()
+        accuracies = tuple(self.one(k, *draw(k)) for k in range(seeds))
+        return Result(str(self.arch), subject, accuracies, time.perf_counter() - start)
+
+    def one(self, k: int, images: Tensor, targets: Tensor) -> float:
+        """Train network number `k` from scratch and return its test accuracy."""
+        device = self.runtime.device
+        net: nn.Module = build(self.make, device, 0, f"judge {self.arch}", k)
+        seed = streams.derive(0, f"judge-training {self.arch}", k)
+
+        def fetch(rows: Tensor) -> tuple[Tensor, Tensor]:
+            rows = rows.to(device)
+            return images[rows], targets[rows]
+
+        fit(net, fetch, len(images), self.spec, seed, self.runtime, self.reporter)
+        return accuracy(net, self.data.test, self.data.info, self.runtime)
+
+
+def baselines(
+    syn: SyntheticSet, real: RealImages
+) -> Iterable[tuple[str, Callable[[int], tuple[Tensor, Tensor]]]]:
+    """Yield the random sets that `syn` is compared with, each as a function of a number."""
+    yield "random", lambda k: random_set(real, syn.ipc, Formation(), k).training()
+    if syn.formation.factor > 1:
+        formation = syn.formation
+        name = f"random {formation.factor}x{formation.factor}"
+        yield name, lambda k: random_set(real, syn.ipc, formation, k).training()
+
+
+def random_set(real: RealImages, ipc: int, formation: Formation, k: int) -> SyntheticSet:
+    """Return draw number `k` of `ipc` random real images (or mosaics of them) per class."""
+    info = real.info
+    labels = torch.arange(info.num_classes).repeat_interleave(ipc)
+    images = torch.empty(len(labels), *info.shape, device=real.device)
+    made = SyntheticSet(nn.Parameter(images), labels, info, formation)
+    need = ipc * formation.pieces
+    fewest = min(real.counts)
+    if need > fewest:
+        raise IncompatibleError(
+            f"the random baseline needs {need} images per class, but a class of {info.name} has "
+            f"{fewest}; use --no-baseline"
+        )
+    drawn, _ = real.sample(torch.arange(info.num_classes), need, k, stream="baseline")
+    made.fill(drawn)
+    return made
+
+
+def check_data(syn: SyntheticSet, data: Dataset) -> None:
+    """Refuse data that the set was not made for.
+
+    Raises:
+        IncompatibleError: other shape, classes or normalisation.
+    """
+    for what in ("shape", "classes", "mean", "std"):
+        ours, theirs = getattr(syn.info, what), getattr(data.info, what)
+        if ours != theirs:
+            raise IncompatibleError(
+                f"the set was made for {syn.info.name} with {what} {_short(ours)}, but the test "
+                f"data {data.info.name} has {_short(theirs)}"
+            )
+
+
+def _short(value: tuple[Any, ...]) -> str:
+    text = ", ".join(map(str, value[:4]))
+    return f"({text}, … {len(value)} in all)" if len(value) > 4 else f"({text})"

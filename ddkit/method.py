@@ -1,0 +1,49 @@
+"""Methods: what is matched, and how a step is taken."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ddkit.report import Metrics
+
+if TYPE_CHECKING:
+    from ddkit.run import Run
+
+
+class Method(ABC):
+    """A way to learn a synthetic set; options are the fields of a dataclass.
+
+    A method draws randomness from `Run.stream` alone and keeps in `state_dict` whatever the
+    synthetic set and `Run.optimizers` do not hold, so that a resumed run equals an unbroken one.
+    """
+
+    provides: ClassVar[frozenset[str]]
+    """The names of the `Match` fields that its steps fill, apart from `proxy`."""
+
+    @property
+    def reads_proxies(self) -> bool:
+        """Whether the method itself looks through the recipe's pool of trained networks."""
+        return False
+
+    @abstractmethod
+    def steps(self, run: Run) -> int:
+        """Return how many steps a run takes."""
+
+    @abstractmethod
+    def setup(self, run: Run) -> None:
+        """Prepare: set `run.optimizers`, train or load networks."""
+
+    @abstractmethod
+    def step(self, run: Run, i: int) -> Metrics:
+        """Take outer update `i`, the smallest unit worth resuming; return its loss terms."""
+
+    def finish(self, run: Run) -> None:  # noqa: B027 - most methods have nothing to finish
+        """Do what is left after the last step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain containers from which `load_state_dict` continues."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Take up a state that `state_dict` returned, after `setup`."""

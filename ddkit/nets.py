@@ -1,0 +1,203 @@
+"""Networks for methods to look through: fresh random ones, and a pool trained on the real data."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ddkit import home, streams
+from ddkit.backbone import freeze
+from ddkit.data import DataInfo, Dataset, RealImages
+from ddkit.report import Reporter, Silent
+from ddkit.runtime import Runtime
+from ddkit.specs import ProxySpec, TrainSpec
+from ddkit.train import accuracy, epochs, fit
+
+Build = Callable[[], nn.Module]
+CACHE_FORMAT = 1
+
+
+def build(make: Build, device: torch.device, seed: int, stream: str, *counters: int) -> nn.Module:
+    """Return a network whose initial weights are a function of seed, stream and counters."""
+    with streams.global_generator(seed, stream, *counters):
+        net = make()
+    return net.to(device)
+
+
+class Networks:
+    """Random networks of the recipe's backbone."""
+
+    def __init__(self, make: Build, seed: int, device: torch.device):
+        self._make = make
+        self._seed = seed
+        self._device = device
+
+    def fresh(self, *counters: int) -> nn.Module:
+        """Return a new random network, frozen, in training mode."""
+        return freeze(build(self._make, self._device, self._seed, "networks", *counters)).train()
+
+
+class RawInput(nn.Module):
+    """A network that was trained on pixels in [0, 1], to be shown normalised images."""
+
+    def __init__(self, net: nn.Module, info: DataInfo):
+        super().__init__()
+        self.net: Any = net
+        self.info = info
+        self.output_fmt = getattr(net, "output_fmt", "NCHW")
+        self.num_prefix_tokens = getattr(net, "num_prefix_tokens", 0)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.net.forward_features(self.info.denormalize(x))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        return self.net.forward_head(x, pre_logits=pre_logits)
+
+    def get_classifier(self) -> nn.Module:
+        return self.net.get_classifier()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.info.denormalize(x))
+
+
+class ProxyPool:
+    """The recipe's pool of networks trained on real data, cached by content.
+
+    The cache key covers the data, the backbone and the whole training recipe, not the number of
+    networks: a larger pool of the same kind trains only what is missing, and recipes with the same
+    kind share it.
+    """
+
+    def __init__(self, spec: ProxySpec, make: Build, dataset: Dataset, runtime: Runtime, seed: int):
+        self.spec = spec
+        self.info = dataset.info
+        self._dataset = dataset.to(runtime.device)
+        self._runtime = runtime
+        self._seed = seed
+        self._make: Build = make if spec.input == "normalized" else self._raw(make)
+        self._net: nn.Module | None = None
+        self._states: dict[int, dict[str, Tensor]] = {}
+        self.folder = home.cache("networks") / self._key()
+
+    def _raw(self, make: Build) -> Build:
+        return lambda: RawInput(make(), self.info)
+
+    def _key(self) -> str:
+        spec = self.spec
+        facts = {
+            "format": CACHE_FORMAT,
+            "data": self._dataset.fingerprint(),
+            "backbone": [spec.backbone.name, dict(spec.backbone.options)],
+            "training": repr(spec.training()),
+            "rest": [spec.images, spec.input, spec.seed],
+        }
+        text = json.dumps(facts, sort_keys=True, default=str)
+        return f"{self.info.name}-{blake2b(text.encode(), digest_size=8).hexdigest()}"
+
+    def missing(self) -> list[int]:
+        """Return the numbers of the networks that are not in the cache."""
+        return [i for i in range(self.spec.count) if not self._path(i).is_file()]
+
+    def prepare(self, reporter: Reporter) -> None:
+        """Train what is missing, after saying what it will cost; each network is kept at once."""
+        missing = self.missing()
+        if missing:
+            seconds = self._price() * len(missing)
+            reporter.note(
+                f"proxies: {len(missing)} of {self.spec.count} x {self.spec.backbone} to train, "
+                f"{self.spec.epochs} epochs each on {self._count()} images: "
+                f"about {duration(seconds)}, once; cached in {self.folder}"
+            )
+            reporter.begin("proxies", epochs(self.spec.training()) * len(missing))
+            tested = [self._train(i, reporter) for i in missing]
+            reporter.end()
+            mean = 100 * sum(tested) / len(tested)
+            reporter.note(f"proxies: {mean:.1f} % of the test images right, on average")
+        self._states = {i: self._load(i) for i in range(self.spec.count)}
+        self._net = freeze(build(self._make, self._runtime.device, 0, "proxy-module"))
+        self._net.train(self.spec.mode == "train")
+
+    def draw(self, *counters: int) -> nn.Module:
+        """Return a uniformly drawn member of the pool, frozen; the same module every time."""
+        if self._net is None:
+            raise RuntimeError("draw() before prepare()")
+        rng = streams.generator(self._seed, "proxies", *counters)
+        index = int(torch.randint(self.spec.count, (), generator=rng))
+        self._net.load_state_dict(self._states[index])
+        return self._net
+
+    def _train(self, index: int, reporter: Reporter) -> float:
+        net = self._new(index)
+        spec = self.spec.training()
+        fetch, count = self._fetcher(index)
+        seed = streams.derive(self.spec.seed, "proxy-training", index)
+        fit(net, fetch, count, spec, seed, self._runtime, reporter)
+        tested = accuracy(net, self._dataset.test, self.info, self._runtime)
+        metadata = {"test_accuracy": f"{tested:.4f}", "data": self._dataset.fingerprint()}
+        state = {k: v.cpu().contiguous() for k, v in net.state_dict().items()}
+        home.write_atomically(self._path(index), lambda path: save_file(state, path, metadata))
+        return tested
+
+    def _new(self, index: int) -> nn.Module:
+        return build(self._make, self._runtime.device, self.spec.seed, "proxy-init", index)
+
+    def _fetcher(self, index: int) -> tuple[Callable[[Tensor], tuple[Tensor, Tensor]], int]:
+        """Return how to fetch training rows: of all images, or of a subset drawn per network."""
+        real = RealImages(self._dataset, self.spec.seed, self._runtime.device)
+        chosen = torch.arange(len(real.source.labels))
+        if self.spec.images is not None and self.spec.images < len(chosen):
+            per_class = -(-self.spec.images // self.info.num_classes)
+            chosen = real.choose(per_class, index, "proxy-images")
+        labels = real.source.labels.to(self._runtime.device)
+
+        def fetch(rows: Tensor) -> tuple[Tensor, Tensor]:
+            index = chosen[rows]
+            return real.fetch(index), labels[index.to(labels.device)]
+
+        return fetch, len(chosen)
+
+    def _count(self) -> int:
+        total = len(self._dataset.train.labels)
+        return min(total, self.spec.images or total)
+
+    def _price(self) -> float:
+        """Return the seconds that one network will take, from two short timed epochs."""
+        fetch, _ = self._fetcher(0)
+        rows = min(4 * self.spec.batch_size, self._count())
+        spec = TrainSpec(epochs=1, batch_size=self.spec.batch_size, lr=self.spec.lr)
+        net, seconds = self._new(0), 0.0
+        for _ in range(2):  # the first warms up
+            start = time.perf_counter()
+            fit(net, fetch, rows, spec, 0, self._runtime, Silent())
+            if self._runtime.device.type == "cuda":
+                torch.cuda.synchronize(self._runtime.device)
+            seconds = time.perf_counter() - start
+        return seconds / rows * self._count() * epochs(self.spec.training())
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:04d}.safetensors"
+
+    def _load(self, index: int) -> dict[str, Tensor]:
+        try:
+            with safe_open(self._path(index), framework="pt") as file:
+                return {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError):  # damaged: make it again
+            self._path(index).unlink(missing_ok=True)
+            self._train(index, Silent())
+            return self._load(index)
+
+
+def duration(seconds: float) -> str:
+    """Return ``42 s``, ``3 min`` or ``2.5 h``."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,66 @@
+"""Regularizers: terms that any method's matching step takes along.
+
+A regularizer declares the names of the `Match` fields that it reads; whichever method supplies
+them can carry it. It sums a within-class statistic over classes, so that chunks of classes add up.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ddkit.groups import Groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """One comparison of synthetic with real images, of whole classes.
+
+    Attributes:
+        syn: decoded, normalised, unaugmented images [N,C,H,W]; differentiable.
+        groups: the classes of the rows of `syn`.
+        syn_view: `syn` after augmentation.
+        real_view: real images after the same augmentation, [M,C,H,W].
+        real_groups: the classes of the rows of `real_view`.
+        syn_maps: local features [N,C,P] of `syn_view` from the method's network.
+        real_maps: the same of `real_view`, without gradient.
+        proxy: a network trained on real data, frozen, drawn from ``[proxies]``.
+    """
+
+    syn: Tensor
+    groups: Groups
+    syn_view: Tensor | None = None
+    real_view: Tensor | None = None
+    real_groups: Groups | None = None
+    syn_maps: Tensor | None = None
+    real_maps: Tensor | None = None
+    proxy: nn.Module | None = None
+
+    @property
+    def labels(self) -> Tensor:
+        """The class of each row of `syn`, int64 [N]."""
+        return self.groups.labels
+
+    @property
+    def real_labels(self) -> Tensor | None:
+        """The class of each row of `real_view`, int64 [M]."""
+        return None if self.real_groups is None else self.real_groups.labels
+
+
+FIELDS = frozenset(
+    {"syn", "labels", "syn_view", "real_view", "real_labels", "syn_maps", "real_maps", "proxy"}
+)
+
+
+class Regularizer(ABC):
+    """A penalty on the synthetic images; options are the fields of a dataclass."""
+
+    requires: ClassVar[frozenset[str]]
+    """Names out of `FIELDS` that `loss` reads."""
+
+    @abstractmethod
+    def loss(self, m: Match) -> Tensor:
+        """Return the penalty, summed over the classes of `m`; a scalar, unweighted."""

@@ -1,0 +1,116 @@
+"""Reporters: where progress goes. Core reports; only the command line prints."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Metrics = Mapping[str, Tensor]
+"""Names to scalars on the device; only reporters read their values, a few times a second."""
+
+
+class Reporter(Protocol):
+    """Receives progress. `advance` may raise `Interrupted`: state is whole when it is called."""
+
+    def begin(self, task: str, total: int, done: int = 0) -> None:
+        """Start a task of `total` steps, `done` of which an earlier run took."""
+
+    def advance(self, metrics: Metrics, images: int = 0) -> None:
+        """One step is done, in which `images` images went through a network."""
+
+    def note(self, text: str) -> None:
+        """Say something once."""
+
+    def end(self) -> None:
+        """End the task."""
+
+
+class Silent:
+    """Reports nothing."""
+
+    def begin(self, task: str, total: int, done: int = 0) -> None: ...
+
+    def advance(self, metrics: Metrics, images: int = 0) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class JsonLines:
+    """Writes every step's metrics as one JSON line, in batches, so that the device rarely waits."""
+
+    def __init__(self, path: Path, every: float = 1.0):
+        self.path = path
+        self.every = every
+        self._pending: list[Metrics] = []
+        self._step = 0
+        self._flushed = time.monotonic()
+
+    def begin(self, task: str, total: int, done: int = 0) -> None:
+        self._step = done
+        keep_lines(self.path, done)
+
+    def advance(self, metrics: Metrics, images: int = 0) -> None:
+        self._pending.append({k: v.detach() for k, v in metrics.items()})
+        if time.monotonic() - self._flushed > self.every:
+            self.flush()
+
+    def note(self, text: str) -> None: ...
+
+    def end(self) -> None:
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending."""
+        self._flushed = time.monotonic()
+        if not self._pending:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            for values in read_all(self._pending):
+                line = {"step": self._step} | values
+                file.write(json.dumps(line) + "\n")
+                self._step += 1
+        self._pending = []
+
+
+def keep_lines(path: Path, count: int) -> None:
+    """Cut a file of JSON lines down to its first `count`, as a resumed run needs."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    path.write_text("".join(lines[:count]), encoding="utf-8")
+
+
+def read_all(batch: list[Metrics]) -> list[dict[str, float]]:
+    """Return the values of many steps' metrics with one transfer from the device."""
+    flat = [v.float().reshape(()) for metrics in batch for v in metrics.values()]
+    values = iter(torch.stack(flat).tolist() if flat else [])
+    return [{k: next(values) for k in metrics} for metrics in batch]
+
+
+class Tee:
+    """Hands everything to several reporters, in order."""
+
+    def __init__(self, *reporters: Reporter):
+        self.reporters = reporters
+
+    def begin(self, task: str, total: int, done: int = 0) -> None:
+        for r in self.reporters:
+            r.begin(task, total, done)
+
+    def advance(self, metrics: Metrics, images: int = 0) -> None:
+        for r in self.reporters:
+            r.advance(metrics, images)
+
+    def note(self, text: str) -> None:
+        for r in self.reporters:
+            r.note(text)
+
+    def end(self) -> None:
+        for r in self.reporters:
+            r.end()

@@ -1,0 +1,153 @@
+"""Run: what a method receives, and the one place where regularizers act."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.optim import Optimizer
+
+from ddkit import streams
+from ddkit.backbone import embed, has_batch_statistics, look
+from ddkit.data import RealImages
+from ddkit.nets import Networks, ProxyPool
+from ddkit.regularizer import Match, Regularizer
+from ddkit.report import Metrics, Reporter
+from ddkit.runtime import Runtime
+from ddkit.synthetic import SyntheticSet
+
+
+@dataclass(frozen=True)
+class Term:
+    """A weighted regularizer under its recipe name."""
+
+    name: str
+    weight: float
+    regularizer: Regularizer
+
+
+@dataclass
+class Run:
+    """The live parts of one distillation."""
+
+    real: RealImages
+    synthetic: SyntheticSet
+    nets: Networks
+    runtime: Runtime
+    reporter: Reporter
+    seed: int
+    terms: tuple[Term, ...] = ()
+    proxies: ProxyPool | None = None
+    optimizers: list[Optimizer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.bad = torch.zeros((), dtype=torch.bool, device=self.runtime.device)
+        self.chunk = self.runtime.chunk
+
+    @property
+    def num_classes(self) -> int:
+        return self.synthetic.info.num_classes
+
+    def stream(self, name: str, *counters: int) -> torch.Generator:
+        """Return a CPU generator that depends on the run's seed, `name` and `counters` alone."""
+        return streams.generator(self.seed, name, *counters)
+
+    def wants(self, *names: str) -> bool:
+        """Whether a regularizer reads one of these `Match` fields."""
+        return any(set(names) & term.regularizer.requires for term in self.terms)
+
+    def draw_proxy(self, *counters: int) -> nn.Module | None:
+        """Return the proxy for this point of the method's schedule, if a regularizer reads one."""
+        if self.proxies is None or not self.wants("proxy"):
+            return None
+        return self.proxies.draw(*counters)
+
+    def class_chunks(self, net: nn.Module) -> Iterator[Tensor]:
+        """Yield int64 CPU tensors of classes that go through `net` together, in order.
+
+        All at once where memory allows. Results do not depend on the size, except with batch
+        normalisation, whose batch is all classes and is never split.
+        """
+        classes = torch.arange(self.num_classes)
+        if has_batch_statistics(net):
+            return iter((classes,))
+        if self.chunk is None:
+            self.chunk = self._fitting(net)
+        return iter(classes.split(self.chunk))
+
+    def _fitting(self, net: nn.Module) -> int:
+        """Return how many classes' synthetic images fit the budget, from one image's graph."""
+        image = torch.zeros(1, *self.synthetic.info.shape, device=self.runtime.device)
+        cost = saved_bytes(net, image)
+        if self.proxies is not None:
+            cost += saved_bytes(self.proxies.draw(0), image)
+        per_class = self.synthetic.ipc * self.synthetic.formation.pieces
+        return max(1, min(self.num_classes, self.runtime.budget // max(1, cost * per_class)))
+
+    def look_syn(self, net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return local features [N,C,P] and embedding [N,D] of `x`, float32, differentiable."""
+        with self.runtime.autocast():
+            maps, embedding = look(net, x)
+        return maps.float(), embedding.float()
+
+    @torch.no_grad()
+    def look_real(self, net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same without gradient, a few images at a time (batch norm: all at once)."""
+        size = len(x) if has_batch_statistics(net) else self.runtime.micro_batch
+        parts = [self.look_syn(net, part) for part in x.split(size)]
+        maps = torch.cat([m for m, _ in parts]) if self.wants("real_maps") else x.new_empty(0)
+        return maps, torch.cat([e for _, e in parts])
+
+    def backward(self, loss: Tensor | None, match: Match) -> Metrics:
+        """Add the regularizers to `loss`, both sums over the classes of `match`; go backward.
+
+        Pass None where the method wrote its gradients itself.
+        """
+        metrics: dict[str, Tensor] = {} if loss is None else {"loss": loss.detach()}
+        total = loss
+        for term in self.terms:
+            penalty = term.weight * term.regularizer.loss(match)
+            name = term.name
+            metrics[name] = metrics.get(name, 0) + penalty.detach()
+            total = penalty if total is None else total + penalty
+        if total is not None and total.requires_grad:
+            total.backward()
+        return metrics
+
+    def apply(self) -> None:
+        """Step every optimizer, unless a gradient is not finite; then zero the gradients.
+
+        The check stays on the device: a bad gradient is replaced by zero and remembered in `bad`.
+        """
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        bad = ~torch.isfinite(parameter.grad).all()
+                        self.bad |= bad
+                        parameter.grad.masked_fill_(bad, 0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+
+def saved_bytes(net: nn.Module, image: Tensor) -> int:
+    """Return the bytes that autograd keeps to differentiate `net` by one image."""
+    kept = 0
+
+    def count(x: Tensor) -> Tensor:
+        nonlocal kept
+        if not isinstance(x, nn.Parameter):
+            kept += x.numel() * x.element_size()
+        return x
+
+    with saved_tensors_hooks(count, lambda x: x):
+        embed(net, image.clone().requires_grad_())
+    return kept
+
+
+def added(total: Metrics, part: Metrics) -> Metrics:
+    """Return the sum of two sets of metrics, by name."""
+    return {**total, **{k: total[k] + v if k in total else v for k, v in part.items()}}

@@ -1,0 +1,105 @@
+"""The machine's side of a run: device, precision, and how much goes through at once."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from ddkit.errors import RecipeError
+from ddkit.specs import RuntimeSpec
+
+CPU_BUDGET = 2 << 30  # bytes of activations kept for one backward pass
+GPU_SHARE = 0.4  # of the device's memory, for the same
+CPU_MICRO_BATCH = 64  # images per forward pass without gradient: stays in cache
+GPU_MICRO_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What ``[runtime]`` resolved to on this machine."""
+
+    device: torch.device
+    precision: str = "float32"
+    chunk: int | None = None
+    micro_batch: int = CPU_MICRO_BATCH
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context for forward passes; losses are computed outside it, in float32."""
+        enabled = self.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    @property
+    def budget(self) -> int:
+        """Bytes that the activations of one backward pass may take."""
+        if self.device.type != "cuda":
+            return CPU_BUDGET
+        return int(torch.cuda.get_device_properties(self.device).total_memory * GPU_SHARE)
+
+    def memory(self) -> int:
+        """Return the peak memory so far, of the device or, on the CPU, of the process."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return peak_resident()
+
+
+def open_runtime(spec: RuntimeSpec) -> Runtime:
+    """Resolve `spec` on this machine.
+
+    Raises:
+        RecipeError: the device does not exist here; or several processes were started.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError("WORLD_SIZE is above 1: this release runs in one process; drop torchrun")
+    device = _device(spec.device)
+    keep_freed_memory()
+    default = GPU_MICRO_BATCH if device.type == "cuda" else CPU_MICRO_BATCH
+    return Runtime(
+        device=device,
+        precision=spec.precision,
+        chunk=None if spec.chunk == "auto" else spec.chunk,
+        micro_batch=default if spec.micro_batch == "auto" else spec.micro_batch,
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecipeError(f"runtime.device: {name!r} cannot be used here: {reason}") from None
+    return device
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed, instead of returning large blocks to the kernel at once.
+
+    Otherwise every large activation is faulted in again page by page at the next layer, which
+    takes up to half of a forward pass on the CPU. Changes no result; elsewhere it does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    trim_threshold, mmap_max = -1, -4
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, -1)
+
+
+def peak_resident() -> int:
+    """Return the peak resident memory of this process in bytes, or 0 where it is not known."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,228 @@
+"""The synthetic set: what is learned, how it decodes, and the one file that holds all of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ddkit import streams
+from ddkit.data import DataInfo, RealImages
+from ddkit.errors import CheckpointError, RecipeError
+from ddkit.formation import Formation
+from ddkit.groups import Groups
+from ddkit.home import write_atomically
+from ddkit.specs import SyntheticSpec
+
+FORMAT = 1
+KEY = "ddkit"
+Space = Literal["normalized", "pixel"]
+
+
+@dataclass
+class SyntheticSet:
+    """Learned images with everything needed to use them.
+
+    Attributes:
+        images: float32 [n,C,H,W], class-major, in `space`: normalised, or pixels in [0, 1].
+        labels: int64 [n], on the CPU.
+        soft: class probabilities [n,K] where labels are soft, else None.
+        recipe: the resolved recipe that made it, as a table; empty for a foreign set.
+        provenance: seed, versions, hash of the data.
+    """
+
+    images: nn.Parameter
+    labels: Tensor
+    info: DataInfo
+    formation: Formation = field(default_factory=Formation)
+    space: Space = "normalized"
+    soft: Tensor | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._groups: dict[tuple[int, ...] | None, tuple[Tensor, Groups]] = {}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def ipc(self) -> int:
+        """Stored images of the largest class."""
+        return int(torch.bincount(self.labels).max())
+
+    def decode(self, classes: Tensor | None = None) -> tuple[Tensor, Groups]:
+        """Return training images of `classes` (int64 CPU; default all), normalised, with groups.
+
+        Gradients flow back to `images`.
+        """
+        key = None if classes is None else tuple(classes.tolist())
+        device = self.images.device
+        if key not in self._groups:
+            chosen = torch.ones_like(self.labels, dtype=torch.bool)
+            if classes is not None:
+                chosen = torch.isin(self.labels, classes)
+            labels = self.formation.tile_labels(self.labels[chosen])
+            self._groups[key] = (chosen.nonzero()[:, 0].to(device), Groups.of(labels, device))
+        rows, groups = self._groups[key]
+        stored = self.images if len(rows) == len(self) else self.images[rows]
+        decoded = self.formation.decode(stored, fill=0.5 if self.space == "pixel" else 0.0)
+        return (self.info.normalize(decoded) if self.space == "pixel" else decoded), groups
+
+    @torch.no_grad()
+    def fill(self, real: Tensor) -> None:
+        """Start from normalised `real` images, class-major, as many per class as decode gives.
+
+        With a mosaic, every tile shows an image of its own.
+        """
+        if self.space == "pixel":
+            real = self.info.denormalize(real)
+        tiles = real.unflatten(0, (self.info.num_classes, self.formation.pieces, -1))
+        self.images.copy_(self.formation.compose(tiles.transpose(0, 1).flatten(0, 2)))
+
+    def training(self) -> tuple[Tensor, Tensor]:
+        """Return what a network trains on: decoded normalised images, and labels hard or soft."""
+        with torch.no_grad():
+            images, groups = self.decode()
+        if self.soft is None:
+            return images, groups.labels
+        return images, self.formation.tile_labels(self.soft).to(images.device)
+
+    def pixels(self) -> Tensor:
+        """Return the stored images as pixels, float32 [n,C,H,W] in [0, 1], on the CPU."""
+        x = self.images.detach()
+        if self.space == "normalized":
+            x = self.info.denormalize(x)
+        return x.clamp(0, 1).cpu()
+
+    def to(self, device: torch.device) -> SyntheticSet:
+        images = nn.Parameter(self.images.detach().to(device))
+        return SyntheticSet(**{**self._fields(), "images": images})
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of images and labels as stored."""
+        tensors = [self.images, self.labels, *([] if self.soft is None else [self.soft])]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file; the same set gives the same bytes.
+
+        Raises:
+            CheckpointError: the place cannot be written to.
+        """
+        tensors = {"images": self.images.detach().cpu().contiguous(), "labels": self.labels}
+        if self.soft is not None:
+            tensors["soft"] = self.soft.cpu().contiguous()
+        described = {
+            "format": FORMAT,
+            "info": self.info.to_dict(),
+            "formation": asdict(self.formation),
+            "space": self.space,
+            "recipe": self.recipe,
+            "provenance": self.provenance,
+        }
+        metadata = {KEY: json.dumps(described, sort_keys=True)}
+        write_atomically(path, lambda p: save_file(tensors, p, metadata))
+
+    @classmethod
+    def load(cls, path: Path | str) -> SyntheticSet:
+        """Read a set.
+
+        Raises:
+            CheckpointError: missing, truncated, not safetensors, or not a set of ddkit's.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
+        return cls._from(path, metadata, tensors)
+
+    @classmethod
+    def _from(
+        cls, path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
+    ) -> SyntheticSet:
+        if KEY not in metadata or not {"images", "labels"} <= tensors.keys():
+            raise CheckpointError(f"{path}: a safetensors file, but not a set made by ddkit")
+        try:
+            described = json.loads(metadata[KEY])
+            if described["format"] > FORMAT:
+                raise CheckpointError(
+                    f"{path}: written in format {described['format']}, newer than this ddkit "
+                    f"reads ({FORMAT}); upgrade ddkit"
+                )
+            made = cls(
+                images=nn.Parameter(tensors["images"]),
+                labels=tensors["labels"].long(),
+                info=DataInfo.from_dict(described["info"]),
+                formation=Formation(**described["formation"]),
+                space=described["space"],
+                soft=tensors.get("soft"),
+                recipe=described["recipe"],
+                provenance=described["provenance"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: the description in it is damaged: {error}") from None
+        if made.images.shape != (len(made.labels), *made.info.shape):
+            raise CheckpointError(f"{path}: images and description do not agree")
+        return made
+
+
+def initial(spec: SyntheticSpec, real: RealImages, seed: int) -> SyntheticSet:
+    """Return a new set of `spec.ipc` images per class, from real images or noise.
+
+    With a mosaic, every tile starts from an image of its own. Noise is N(0, 1) in normalised
+    space, and N(0, 1) / 4 + 0.5 clamped to [0, 1] in pixel space.
+
+    Raises:
+        RecipeError: a class has too few images.
+    """
+    info = real.info
+    formation = Formation(spec.factor, spec.order, spec.init_resize)
+    labels = torch.arange(info.num_classes).repeat_interleave(spec.ipc)
+    if spec.init == "noise":
+        rng = streams.generator(seed, "noise")
+        images = torch.randn(len(labels), *info.shape, generator=rng)
+        if spec.space == "pixel":
+            images = (images / 4 + 0.5).clamp(0, 1)
+    else:
+        images = torch.empty(len(labels), *info.shape)
+    made = SyntheticSet(nn.Parameter(images.to(real.device)), labels, info, formation, spec.space)
+    if spec.init == "real":
+        check_ipc(spec, real.counts, info)
+        classes = torch.arange(info.num_classes)
+        drawn, _ = real.sample(classes, spec.ipc * formation.pieces, 0, stream="initial")
+        made.fill(drawn)
+    return made
+
+
+def check_ipc(spec: SyntheticSpec, counts: list[int], info: DataInfo) -> None:
+    """Refuse more real images than the smallest class has.
+
+    Raises:
+        RecipeError: naming the class.
+    """
+    need = spec.ipc * spec.factor**2
+    fewest = min(counts)
+    if spec.init == "real" and need > fewest:
+        tiles = f" x {spec.factor**2} tiles" if spec.factor > 1 else ""
+        name = info.classes[counts.index(fewest)]
+        raise RecipeError(
+            f"synthetic.ipc: {spec.ipc}{tiles} needs {need} real images per class, but "
+            f'{info.name}\'s class {name!r} has {fewest}; lower ipc or use init = "noise"'
+        )

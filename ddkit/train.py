@@ -1,0 +1,97 @@
+"""The only loop that trains classifiers: proxies, teachers and judges go through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD, AdamW, Optimizer
+
+from ddkit import streams
+from ddkit.augment import draw_per_image
+from ddkit.data import DataInfo, ImageSource
+from ddkit.report import Reporter
+from ddkit.runtime import Runtime
+from ddkit.specs import TrainSpec
+
+Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Row numbers (int64 [n], CPU) to normalised images [n,C,H,W] and targets, on the device.
+
+Targets are classes, int64 [n], or class probabilities [n,K].
+"""
+
+
+def fit(
+    net: nn.Module,
+    fetch: Fetch,
+    count: int,
+    spec: TrainSpec,
+    seed: int,
+    runtime: Runtime,
+    reporter: Reporter,
+) -> None:
+    """Train `net` in place on rows 0 to `count` - 1; a function of `seed` and nothing else.
+
+    The reporter is advanced once an epoch, with the mean loss.
+    """
+    net.train()
+    optimizer = make_optimizer(net, spec, spec.lr)
+    for epoch, rate in enumerate(rates(spec)):
+        if rate != optimizer.param_groups[0]["lr"]:  # the published loop starts anew here
+            optimizer = make_optimizer(net, spec, rate)
+        total = torch.zeros((), device=runtime.device)
+        for step, rows in enumerate(batches(count, spec.batch_size, seed, epoch)):
+            images, targets = fetch(rows)
+            rng = streams.generator(seed, "train-augment", epoch, step)
+            images = draw_per_image(spec.augmentation, len(rows), rng).single(images)
+            with runtime.autocast():
+                logits = net(images)
+            loss = cross_entropy(logits.float(), targets)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach() * len(rows)
+        reporter.advance({"loss": total / count}, images=count)
+
+
+def epochs(spec: TrainSpec) -> int:
+    """Return how many epochs are trained: the published loop of ``dc`` runs one more."""
+    return spec.epochs + (spec.schedule == "dc")
+
+
+def rates(spec: TrainSpec) -> list[float]:
+    """Return the learning rate of each epoch."""
+    if spec.schedule == "constant":
+        return [spec.lr] * epochs(spec)
+    first = min(spec.epochs // 2 + 2, epochs(spec))  # the fall comes after epoch E // 2 + 1
+    return [spec.lr] * first + [spec.lr * spec.gamma] * (epochs(spec) - first)
+
+
+def batches(count: int, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
+    """Yield a shuffle of the rows in batches, the last short one included."""
+    order = torch.randperm(count, generator=streams.generator(seed, "shuffle", epoch))
+    yield from order.split(size)
+
+
+def make_optimizer(net: nn.Module, spec: TrainSpec, lr: float) -> Optimizer:
+    """Return the optimizer of `spec` over all parameters that take gradients."""
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    if spec.optimizer == "adamw":
+        return AdamW(parameters, lr=lr, weight_decay=spec.weight_decay)
+    return SGD(parameters, lr=lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
+
+
+@torch.no_grad()
+def accuracy(net: nn.Module, source: ImageSource, info: DataInfo, runtime: Runtime) -> float:
+    """Return the share of images of `source` that `net` classifies rightly, 0 to 1."""
+    net.eval()
+    right = torch.zeros((), dtype=torch.int64, device=runtime.device)
+    labels = source.labels
+    for rows in torch.arange(len(labels)).split(max(runtime.micro_batch, 256)):
+        images = info.normalize(source.fetch(rows).float().div_(255))
+        with runtime.autocast():
+            guess = net(images).argmax(1)
+        right += (guess == labels[rows].to(guess.device)).sum()
+    return int(right) / len(labels)

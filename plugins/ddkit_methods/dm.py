@@ -1,0 +1,88 @@
+"""DM: match the mean feature of real and synthetic images in random networks.
+
+B. Zhao, H. Bilen, "Dataset Condensation with Distribution Matching", WACV 2023, arXiv 2110.04181.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.optim import SGD
+
+from ddkit import hookimpl
+from ddkit.augment import Strategy, draw_per_class
+from ddkit.groups import Groups
+from ddkit.method import Method
+from ddkit.options import Count, Momentum, Positive
+from ddkit.regularizer import Match
+from ddkit.report import Metrics
+from ddkit.run import Run, added
+
+
+def mean_matching(real: Tensor, real_groups: Groups, syn: Tensor, groups: Groups) -> Tensor:
+    """Return the squared distance of class means, summed over feature dimensions and classes.
+
+    `real` [M,D] and `syn` [N,D] are features of the same classes. Nothing divides by the number of
+    dimensions or classes: the published learning rates belong to this scaling (paper, eq. 4).
+    """
+    return (real_groups.mean(real) - groups.mean(syn)).square().sum()
+
+
+@dataclass
+class DM(Method):
+    """Distribution matching: a fresh random network and one step for all classes per iteration.
+
+    Attributes:
+        iterations: outer updates; one more is in the published loop, after its last evaluation.
+        lr_images: rate of SGD on the images; 10 is published for ipc 100 and above.
+        momentum: of the same.
+        batch_real: real images per class and iteration; a smaller class gives all it has.
+        augmentation: Siamese strategy; one draw for each class, shared by real and synthetic.
+    """
+
+    provides: ClassVar[frozenset[str]] = frozenset(
+        {"syn", "labels", "syn_view", "real_view", "real_labels", "syn_maps", "real_maps"}
+    )
+    iterations: Count = 20000
+    lr_images: Positive = 1.0
+    momentum: Momentum = 0.5
+    batch_real: Count = 256
+    augmentation: Strategy = "color_crop_cutout_flip_scale_rotate"
+
+    def steps(self, run: Run) -> int:
+        return self.iterations
+
+    def setup(self, run: Run) -> None:
+        run.optimizers = [SGD([run.synthetic.images], lr=self.lr_images, momentum=self.momentum)]
+
+    def step(self, run: Run, i: int) -> Metrics:
+        net, proxy = run.nets.fresh(i), run.draw_proxy(i)
+        draw = draw_per_class(self.augmentation, run.num_classes, run.stream("augment", i))
+        metrics: Metrics = {}
+        for classes in run.class_chunks(net):
+            real, real_groups = run.real.sample(classes, self.batch_real, i)
+            syn, groups = run.synthetic.decode(classes)
+            real_view, syn_view = draw.siamese(real, real_groups), draw.siamese(syn, groups)
+            real_maps, real_features = run.look_real(net, real_view)
+            syn_maps, syn_features = run.look_syn(net, syn_view)
+            loss = mean_matching(real_features, real_groups, syn_features, groups)
+            match = Match(
+                syn=syn,
+                groups=groups,
+                syn_view=syn_view,
+                real_view=real_view,
+                real_groups=real_groups,
+                syn_maps=syn_maps,
+                real_maps=real_maps,
+                proxy=proxy,
+            )
+            metrics = added(metrics, run.backward(loss, match))
+        run.apply()
+        return metrics
+
+
+@hookimpl
+def register_methods() -> dict[str, type[Method]]:
+    return {"dm": DM}
