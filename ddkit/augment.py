@@ -2,7 +2,8 @@
 
 B. Zhao, H. Bilen, "Dataset Condensation with Differentiable Siamese Augmentation", ICML 2021. All
 operations act on images [N,C,H,W] in normalised pixel space; filling is 0 there, the mean colour.
-One call applies one operation, drawn from a strategy such as ``color_crop_cutout``.
+One call applies one operation, drawn from a strategy such as ``color_crop_cutout``; or, in the
+form of IDC (J.-H. Kim et al., ICML 2022) and NCFM, a chain of them.
 
 The published program reseeds torch's global generator from the clock for each draw; here operation
 and parameters are drawn once, explicitly, and handed to every batch that shares them.
@@ -117,25 +118,32 @@ OPERATIONS = {
 }
 
 
+CHAIN = "chain:"
+
+
 class _Strategies:
     """The strings that name a strategy."""
 
     def __contains__(self, value: str) -> bool:
-        return value == "none" or set(value.split("_")) <= OPERATIONS.keys()
+        names = value.removeprefix(CHAIN).split("_")
+        return value == "none" or (
+            set(names) <= OPERATIONS.keys() and len(set(names)) == len(names)
+        )
 
     def __str__(self) -> str:
-        return f"'none' or some of {', '.join(OPERATIONS)}, joined by '_'"
+        return f"'none' or names out of {', '.join(OPERATIONS)}, joined by '_'"
 
 
 Strategy = Annotated[str, _Strategies()]
+"""``color_crop_cutout``: one of the named operations per call (DSA). ``chain:color_crop_cutout``:
+flip, then colour, then one of the rest, then cutout, as far as named (IDC, NCFM)."""
 
 
 @dataclass(frozen=True)
-class Draw:
-    """An operation for each class, and three uniform numbers in [0, 1) for each row or class.
+class Stage:
+    """An operation for each class (or one for all), and three uniform numbers for each row of it.
 
-    `operations` is empty where nothing is to be done. It is known on the host, so that applying it
-    waits for nothing.
+    Operations are known on the host, so that applying them waits for nothing.
     """
 
     operations: tuple[str, ...]
@@ -143,46 +151,75 @@ class Draw:
 
     def siamese(self, x: Tensor, groups: Groups) -> Tensor:
         """Apply to every row of `x` the draw of its class, without a loop over classes."""
-        if not self.operations:
-            return x
-        present = sorted({self.operations[c] for c in groups.classes})
         uniforms = self.uniforms[groups.host].to(x)
-        if len(present) == 1:
-            return OPERATIONS[present[0]](x, uniforms)
-        code = torch.tensor([list(OPERATIONS).index(o) for o in self.operations])[groups.host]
-        rows = [(code == list(OPERATIONS).index(o)).nonzero()[:, 0] for o in present]
+        names = sorted({self.operations[c] for c in groups.classes})
+        if len(names) == 1:
+            return OPERATIONS[names[0]](x, uniforms)
+        code = torch.tensor([names.index(o) if o in names else -1 for o in self.operations])
+        rows = [(code[groups.host] == n).nonzero()[:, 0] for n in range(len(names))]
         back = torch.cat(rows).argsort().to(x.device)
         rows = [r.to(x.device) for r in rows]
-        done = [OPERATIONS[o](x[r], uniforms[r]) for o, r in zip(present, rows, strict=True)]
+        done = [OPERATIONS[o](x[r], uniforms[r]) for o, r in zip(names, rows, strict=True)]
         return torch.cat(done)[back]
 
     def single(self, x: Tensor) -> Tensor:
         """Apply the one drawn operation to `x`, with the parameters of each row."""
-        if not self.operations:
-            return x
         return OPERATIONS[self.operations[0]](x, self.uniforms.to(x))
 
 
+@dataclass(frozen=True)
+class Draw:
+    """The stages of one call, to be shared by every batch that belongs together."""
+
+    stages: tuple[Stage, ...]
+
+    def siamese(self, x: Tensor, groups: Groups) -> Tensor:
+        """Apply to every row of `x` [N,C,H,W] the draw of its class."""
+        for stage in self.stages:
+            x = stage.siamese(x, groups)
+        return x
+
+    def single(self, x: Tensor) -> Tensor:
+        """Apply one operation per stage to all of `x`, with the parameters of each row."""
+        for stage in self.stages:
+            x = stage.single(x)
+        return x
+
+
 def draw_per_class(strategy: str, num_classes: int, rng: torch.Generator) -> Draw:
-    """Draw operation and parameters once for each of all classes (siamese form)."""
-    names = _names(strategy)
-    if not names:
-        return Draw((), torch.empty(0))
-    chosen = torch.randint(len(names), (num_classes,), generator=rng).tolist()
-    return Draw(tuple(names[i] for i in chosen), torch.rand(num_classes, 3, generator=rng))
+    """Draw operations and parameters once for each of all classes (siamese form)."""
+    return Draw(
+        tuple(
+            Stage(_pick(names, num_classes, rng), torch.rand(num_classes, 3, generator=rng))
+            for names in _stages(strategy)
+        )
+    )
 
 
 def draw_per_image(strategy: str, rows: int, rng: torch.Generator) -> Draw:
-    """Draw one operation for a batch and parameters for each image (for training a network)."""
-    names = _names(strategy)
-    if not names:
-        return Draw((), torch.empty(0))
-    chosen = int(torch.randint(len(names), (), generator=rng))
-    return Draw((names[chosen],), torch.rand(rows, 3, generator=rng))
+    """Draw operations for a batch and parameters for each image (for training a network)."""
+    return Draw(
+        tuple(
+            Stage(_pick(names, 1, rng), torch.rand(rows, 3, generator=rng))
+            for names in _stages(strategy)
+        )
+    )
 
 
-def _names(strategy: str) -> list[str]:
-    return [] if strategy == "none" else strategy.split("_")
+def _stages(strategy: str) -> list[list[str]]:
+    """Return the alternatives of each stage."""
+    if strategy == "none":
+        return []
+    names = strategy.removeprefix(CHAIN).split("_")
+    if not strategy.startswith(CHAIN):
+        return [names]
+    rest = [n for n in names if n not in ("flip", "color", "cutout")]
+    stages = [[n] if n in names else [] for n in ("flip", "color", "cutout")]
+    return [stage for stage in (*stages[:2], rest, stages[2]) if stage]
+
+
+def _pick(names: list[str], count: int, rng: torch.Generator) -> tuple[str, ...]:
+    return tuple(names[i] for i in torch.randint(len(names), (count,), generator=rng).tolist())
 
 
 def _reach(size: int) -> int:

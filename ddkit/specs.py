@@ -46,8 +46,10 @@ class TrainSpec:
     `schedule`: ``constant``; or ``dc``, the published loop of the DM family, which trains
     `epochs` + 1 epochs, then after epoch number `epochs` // 2 + 1 (counted from 0) multiplies the
     rate by `gamma` and starts the optimizer anew (methods/dm, section 6).
-    `augmentation`: names of Siamese operations joined by ``_``, or ``none``; one operation per
-    batch, parameters per image.
+    ``steps`` multiplies the rate by `gamma` at each of `milestones`, fractions of `epochs` rounded
+    down; the optimizer goes on.
+    `augmentation`: operations drawn per batch, parameters per image; see `augment.Strategy`.
+    `cutmix`: the probability that a batch is mixed with a shuffle of itself.
     """
 
     epochs: Count = 300
@@ -56,9 +58,11 @@ class TrainSpec:
     lr: Positive = 0.01
     momentum: Momentum = 0.9
     weight_decay: NonNegative = 5e-4
-    schedule: Literal["constant", "dc"] = "constant"
+    schedule: Literal["constant", "dc", "steps"] = "constant"
     gamma: Fraction = 0.1
+    milestones: tuple[Fraction, ...] = ()
     augmentation: Strategy = "none"
+    cutmix: Fraction = 0.0
 
 
 @dataclass(frozen=True)

@@ -39,16 +39,20 @@ def fit(
     net.train()
     optimizer = make_optimizer(net, spec, spec.lr)
     for epoch, rate in enumerate(rates(spec)):
-        if rate != optimizer.param_groups[0]["lr"]:  # the published loop starts anew here
-            optimizer = make_optimizer(net, spec, rate)
+        if rate != optimizer.param_groups[0]["lr"]:
+            if spec.schedule == "dc":  # the published loop starts anew here
+                optimizer = make_optimizer(net, spec, rate)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         total = torch.zeros((), device=runtime.device)
         for step, rows in enumerate(batches(count, spec.batch_size, seed, epoch)):
             images, targets = fetch(rows)
             rng = streams.generator(seed, "train-augment", epoch, step)
             images = draw_per_image(spec.augmentation, len(rows), rng).single(images)
+            images, other, share = cutmix(images, spec.cutmix, rng)
             with runtime.autocast():
                 logits = net(images)
-            loss = cross_entropy(logits.float(), targets)
+            loss = mixed_loss(logits.float(), targets, other, share)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -65,6 +69,9 @@ def rates(spec: TrainSpec) -> list[float]:
     """Return the learning rate of each epoch."""
     if spec.schedule == "constant":
         return [spec.lr] * epochs(spec)
+    if spec.schedule == "steps":
+        falls = [int(m * spec.epochs) for m in spec.milestones]
+        return [spec.lr * spec.gamma ** sum(e >= f for f in falls) for e in range(spec.epochs)]
     first = min(spec.epochs // 2 + 2, epochs(spec))  # the fall comes after epoch E // 2 + 1
     return [spec.lr] * first + [spec.lr * spec.gamma] * (epochs(spec) - first)
 
@@ -73,6 +80,38 @@ def batches(count: int, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
     """Yield a shuffle of the rows in batches, the last short one included."""
     order = torch.randperm(count, generator=streams.generator(seed, "shuffle", epoch))
     yield from order.split(size)
+
+
+def cutmix(
+    images: Tensor, probability: float, rng: torch.Generator
+) -> tuple[Tensor, Tensor | None, float]:
+    """With `probability`, paste a box from a shuffle of the batch into it.
+
+    S. Yun et al., "CutMix", ICCV 2019, with the share of the box uniform in [0, 1).
+
+    Returns:
+        The images, the shuffle (None where nothing was pasted), and the share that is their own.
+    """
+    if probability == 0 or float(torch.rand((), generator=rng)) >= probability:
+        return images, None, 1.0
+    height, width = images.shape[-2:]
+    side = (1 - float(torch.rand((), generator=rng))) ** 0.5
+    row, col = (int(torch.randint(size, (), generator=rng)) for size in (height, width))
+    other = torch.randperm(len(images), generator=rng).to(images.device)
+    half_h, half_w = int(height * side) // 2, int(width * side) // 2
+    top, bottom = max(row - half_h, 0), min(row + half_h, height)
+    left, right = max(col - half_w, 0), min(col + half_w, width)
+    mixed = images.clone()
+    mixed[..., top:bottom, left:right] = images[other, :, top:bottom, left:right]
+    return mixed, other, 1 - (bottom - top) * (right - left) / (height * width)
+
+
+def mixed_loss(logits: Tensor, targets: Tensor, other: Tensor | None, share: float) -> Tensor:
+    """Return the cross-entropy of a batch after `cutmix`, the mean over images."""
+    loss = cross_entropy(logits, targets)
+    if other is None:
+        return loss
+    return share * loss + (1 - share) * cross_entropy(logits, targets[other])
 
 
 def make_optimizer(net: nn.Module, spec: TrainSpec, lr: float) -> Optimizer:

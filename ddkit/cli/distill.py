@@ -1,0 +1,120 @@
+"""``ddkit distill``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ddkit.cli import options
+from ddkit.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from ddkit.cli.progress import Terminal
+    from ddkit.distillation import Outcome
+    from ddkit.plugins import Plugins
+    from ddkit.recipe import Recipe
+
+
+@click.command()
+@click.argument("recipe", required=False)
+@options.settings("method.iterations=500")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default: runs/RECIPE.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Continue the run in this folder.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the resolved recipe, stop.")
+@click.option("--eval", "judge", is_flag=True, help="Evaluate afterwards, as the recipe says.")
+@options.device
+@options.quiet
+def distill(
+    recipe: str | None,
+    settings: tuple[str, ...],
+    out: Path | None,
+    resume: Path | None,
+    dry_run: bool,
+    judge: bool,
+    device: str | None,
+    quiet: bool,
+) -> None:
+    """Learn a synthetic set from RECIPE, a path or the name of a shipped recipe.
+
+    The run folder holds the set, the resolved recipe, every step's metrics and a picture. The same
+    command with the same --out continues an unfinished run.
+
+    \b
+    Example:
+      ddkit distill dm-digits-ipc10 --set method.iterations=100 --out runs/mine --eval
+    """
+    name, path, out = _which(recipe, out, resume)
+    if device is not None:
+        settings = (*settings, f'runtime.device="{device}"')
+
+    from ddkit.recipe import Recipe
+
+    parsed = Recipe.load(path, settings)
+    loaded = options.load_plugins()
+    if dry_run:
+        _dry_run(parsed, loaded, out)
+        return
+
+    from ddkit.distillation import run_recipe
+
+    reporter = options.open_reporter(quiet)
+    outcome = run_recipe(parsed, loaded, reporter, out, name)
+    if outcome.already:
+        reporter.note(f"{outcome.folder.path}: this run is already finished")
+    click.echo(outcome.folder.set)
+    if judge:
+        _judge(parsed, outcome, loaded, reporter)
+
+
+def _which(
+    recipe: str | None, out: Path | None, resume: Path | None
+) -> tuple[str, Path, Path | None]:
+    """Return the run's name, the recipe and the folder that the arguments mean."""
+    if resume is None:
+        if recipe is None:
+            raise click.UsageError("name a RECIPE, or --resume RUN; see `ddkit recipes list`")
+        return Path(recipe).stem, Path(recipe), out
+    if recipe is not None or out is not None:
+        raise click.UsageError("--resume takes the recipe and the folder from the run itself")
+    if not (resume / "recipe.toml").is_file():
+        raise CheckpointError(f"{resume}: no run to continue: it holds no recipe.toml")
+    return resume.name, resume / "recipe.toml", resume
+
+
+def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None) -> None:
+    import tomli_w
+
+    from ddkit.compose import compose
+    from ddkit.plan import facts
+    from ddkit.runtime import open_runtime
+
+    runtime = open_runtime(recipe.runtime)
+    parts = compose(recipe, loaded, runtime)
+    for line in facts(parts, runtime, out or Path("runs")):
+        click.echo(line, err=True)
+    click.echo(tomli_w.dumps(recipe.table()), nl=False)
+
+
+def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Terminal) -> None:
+    from functools import partial
+
+    from ddkit.api import judge_maker
+    from ddkit.cli.evaluate import write_verdict
+    from ddkit.cli.progress import print_verdict
+    from ddkit.evaluation import evaluate
+    from ddkit.runtime import open_runtime
+
+    info = outcome.dataset.info
+    verdict = evaluate(
+        outcome.synthetic,
+        recipe.eval.archs,
+        outcome.dataset,
+        recipe.eval,
+        partial(judge_maker, plugins=loaded, info=info),
+        open_runtime(recipe.runtime),
+        reporter,
+    )
+    write_verdict(verdict, outcome.folder.set)
+    print_verdict(verdict)

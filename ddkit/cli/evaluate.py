@@ -1,0 +1,90 @@
+"""``ddkit eval``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ddkit.cli import options
+
+if TYPE_CHECKING:
+    from ddkit.evaluation import Verdict
+
+
+@click.command("eval")
+@click.argument("set_", metavar="[SET]", required=False, type=click.Path(path_type=Path))
+@click.option("--archs", help="Backbones, comma-separated; default: those of the recipe.")
+@click.option("--seeds", type=click.IntRange(min=1), help="Networks of each architecture.")
+@click.option("--protocol", help="An evaluation protocol by name; default: the stored one.")
+@options.settings("epochs=300")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Where the set's image folder is now."
+)
+@click.option("--no-baseline", is_flag=True, help="Leave out the random sets beside it.")
+@click.option("--out", type=click.Path(path_type=Path), help="Default: eval.json beside the set.")
+@options.device
+@options.as_json
+@options.quiet
+def evaluate(
+    set_: Path | None,
+    archs: str | None,
+    seeds: int | None,
+    protocol: str | None,
+    settings: tuple[str, ...],
+    data: Path | None,
+    no_baseline: bool,
+    out: Path | None,
+    device: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train networks from scratch on SET and test them on real images.
+
+    SET defaults to the newest under runs/. The accuracy is that of the last epoch; random real
+    images of the same number go through the same protocol with the same seeds.
+
+    \b
+    Example:
+      ddkit eval --archs convnet,resnet18,timm/vit_tiny_patch16_224 --seeds 5
+    """
+    from ddkit import api
+    from ddkit.checkpoint import newest_set
+    from ddkit.cli.progress import print_verdict
+    from ddkit.specs import RuntimeSpec
+    from ddkit.synthetic import SyntheticSet
+
+    path = set_ or newest_set(Path("runs"))
+    path = path / "synthetic.safetensors" if path.is_dir() else path
+    syn = SyntheticSet.load(path)
+    reporter = options.open_reporter(quiet)
+    reporter.note(f"judging {path}")
+    if protocol is not None:
+        settings = (*settings, f'protocol="{protocol}"')
+    verdict = api.evaluate(
+        syn,
+        archs.split(",") if archs else None,
+        seeds,
+        settings=settings,
+        baseline=not no_baseline,
+        dataset=api.test_data(syn, options.load_plugins(), None if data is None else str(data)),
+        runtime=RuntimeSpec(device=device or "auto"),
+        reporter=reporter,
+    )
+    write_verdict(verdict, path, out)
+    if as_json:
+        click.echo(json.dumps({"set": str(path)} | verdict.to_dict(), indent=2))
+    else:
+        print_verdict(verdict)
+
+
+def write_verdict(verdict: Verdict, path: Path, out: Path | None = None) -> None:
+    """Write the verdict on the set at `path` as JSON, beside it unless `out` says where."""
+    from ddkit.checkpoint import VERDICT
+    from ddkit.home import write_atomically
+
+    text = json.dumps({"set": path.name} | verdict.to_dict(), indent=2) + "\n"
+    target = out or path.parent / VERDICT
+    write_atomically(target, lambda p: p.write_text(text, encoding="utf-8") and None)

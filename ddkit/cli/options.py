@@ -1,0 +1,44 @@
+"""Options that several commands share, and what they open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ddkit.cli.progress import Terminal
+    from ddkit.plugins import Plugins
+
+quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+device = click.option("--device", help='"cpu", "cuda", "cuda:1"; default: a GPU if there is one.')
+
+
+def settings(example: str) -> Callable[[Any], Any]:
+    """Return the repeatable ``--set key=value``."""
+    return click.option(
+        "--set", "settings", multiple=True, metavar="KEY=VALUE", help=f"Override, as in {example}."
+    )
+
+
+def open_reporter(quiet: bool) -> Terminal:
+    """Return the reporter that draws on standard error and stops at Ctrl-C."""
+    from ddkit.cli.progress import Terminal
+
+    return Terminal(quiet)
+
+
+def load_plugins() -> Plugins:
+    """Load plugins; each that fails costs one line on standard error."""
+    from ddkit import plugins
+
+    loaded = plugins.load()
+    for failure in loaded.failures:
+        click.echo(
+            f"warning: plugin {failure.plugin} did not load ({failure.reason}); "
+            f"mend or uninstall its distribution",
+            err=True,
+        )
+    return loaded
