@@ -1,0 +1,44 @@
+"""Images that stay on disk and are decoded when they are asked for."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddkit_datasets.image_decode import Form, decode
+from ddkit_datasets.image_files import Files
+
+
+class DiskImages:
+    """An image source for what memory does not hold."""
+
+    def __init__(self, base: Path, files: Files, form: Form, device: torch.device | str = "cpu"):
+        """Take the files, named relative to `base`, and a form that fixes resolution and channels.
+
+        Nothing is decoded yet, so a damaged file is found when it is fetched.
+        """
+        self.base = base
+        self.files = files
+        self.form = form
+        self.device = torch.device(device)
+        self.labels = files.classes
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """Return uint8 [n,C,H,W] for int64 `index` [n].
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        paths = [self.files.paths[row] for row in index.tolist()]
+        return decode(paths, self.form).to(self.device)
+
+    def to(self, device: torch.device) -> DiskImages:
+        return DiskImages(self.base, self.files, self.form, device)
+
+    def fingerprint(self) -> str:
+        """Return a hash of the files' names, labels, sizes and times of change, and of the form."""
+        text = self.files.digest(self.base) + repr(self.form)
+        return blake2b(text.encode(), digest_size=16).hexdigest()
