@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def stored_spec(
 ) -> EvalSpec:
     """Return the evaluation stored with `syn`, with what the caller overrides."""
     recipe = syn.recipe or {"backbone": "convnet"}
-    table: dict[str, Any] = dict(recipe.get("eval", {}))
+    table: dict[str, Any] = deepcopy(recipe.get("eval", {}))
     if any(item.partition("=")[0].strip() == "protocol" for item in settings):
         table = {k: v for k, v in table.items() if k in ("archs", "seeds")}
     if archs:
@@ -139,7 +140,11 @@ def stored_spec(
     if seeds is not None:
         table["seeds"] = seeds
     for item in settings:
-        table |= parse_setting(item)
+        changed = parse_setting(item)
+        table |= changed
+        for preset in table.get("presets", {}).values():  # what the caller says goes first
+            for key in changed:
+                preset.pop(key, None)
     place = Place(Source("evaluation"))
     return eval_spec(table, place, recipe.get("backbone", "convnet"))
 

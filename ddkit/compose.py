@@ -62,7 +62,7 @@ def compose(
     counts = torch.bincount(data.train.labels, minlength=data.info.num_classes).tolist()
     check_ipc(recipe.synthetic, counts, data.info)
     make = backbone_maker(recipe.backbone, plugins, recipe.place("backbone"), data.info)
-    probe(make, data.info, recipe.place("backbone"))
+    check_method(recipe, method, data.info, probe(make, data.info, recipe.place("backbone")))
     for i, arch in enumerate(recipe.eval.archs):
         place = recipe.place(f"eval.archs.{i}")
         probe(backbone_maker(arch, plugins, place, data.info), data.info, place)
@@ -170,6 +170,14 @@ def check_requirements(recipe: Recipe, method: Method, terms: tuple[Term, ...]) 
             f"{recipe.place('method')}: this setting of {recipe.method.name!r} needs a pool of "
             f'trained networks; add proxies = {{ backbone = "convnet", count = 1, epochs = 20 }}'
         )
+
+
+def check_method(recipe: Recipe, method: Method, info: DataInfo, net: nn.Module) -> None:
+    """Let the method refuse what it cannot do, and say where the recipe asks for it."""
+    try:
+        method.check(recipe.synthetic, info, net)
+    except (RecipeError, IncompatibleError) as error:
+        raise type(error)(f"{recipe.place('method')}: {error}") from error
 
 
 def probe(make: Build, info: DataInfo, place: Place) -> nn.Module:

@@ -176,6 +176,7 @@ class RealImages:
         self._table = order[(starts[:, None] + columns).clamp_max(len(order) - 1)].to(device)
         self._outside = (~inside).to(device)
         self._last: tuple[Any, Tensor] | None = None
+        self._decks: dict[tuple[str, int], tuple[int, Tensor]] = {}
         self._groups: dict[Any, tuple[Groups, Tensor]] = {}
 
     def sample(
@@ -199,6 +200,22 @@ class RealImages:
         groups, cells = self._groups[key]
         return self.fetch(index.flatten()[cells]), groups
 
+    def cycle(
+        self, classes: Tensor, per_class: int, step: int, stream: str = "real"
+    ) -> tuple[Tensor, Groups]:
+        """Take the next images of each class, as `sample` does, from an endlessly reshuffled deck.
+
+        A class is gone through in batches of `per_class`, the incomplete last one dropped, before
+        any image comes again.
+        """
+        taken = []
+        for c in classes.tolist():
+            lap, place = divmod(step, max(1, self.counts[c] // per_class))
+            deck = self._deck(c, lap, stream)
+            taken.append(deck[place * per_class : (place + 1) * per_class])
+        labels = classes.repeat_interleave(torch.tensor([len(t) for t in taken]))
+        return self.fetch(torch.cat(taken)), Groups.of(labels, self.device)
+
     def first(self, classes: Tensor, per_class: int) -> tuple[Tensor, Groups]:
         """Return the first `per_class` images of each class in dataset order, as `sample` does."""
         counts = torch.tensor([min(per_class, self.counts[c]) for c in classes.tolist()])
@@ -216,6 +233,15 @@ class RealImages:
         """Return the normalised training images at `index` (int64 [n])."""
         self.drawn += len(index)
         return self.info.normalize(self.source.fetch(index).float().div_(255))
+
+    def _deck(self, c: int, lap: int, stream: str) -> Tensor:
+        """Return all image numbers of class `c`, shuffled for the given lap."""
+        kept = self._decks.get((stream, c))
+        if kept is None or kept[0] != lap:
+            rng = streams.generator(self.seed, f"{stream}-deck", lap, c, device=self.device)
+            order = torch.randperm(self.counts[c], generator=rng, device=self.device)
+            kept = self._decks[(stream, c)] = (lap, self._table[c][order])
+        return kept[1]
 
     def _draw(self, per_class: int, step: int, stream: str) -> Tensor:
         """Return drawn image numbers of every class, [C,k]; short classes are filled up."""

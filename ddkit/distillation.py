@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,12 +14,13 @@ from ddkit.checkpoint import GRID, RunFolder, identity, new_folder
 from ddkit.compose import Composition, compose
 from ddkit.data import Dataset, RealImages
 from ddkit.errors import DivergedError, Interrupted
-from ddkit.nets import Networks
+from ddkit.nets import Networks, ProxyPool
 from ddkit.plugins import Plugins
 from ddkit.recipe import Recipe
 from ddkit.report import JsonLines, Reporter, Tee
 from ddkit.run import Run
 from ddkit.runtime import Runtime, open_runtime
+from ddkit.specs import ProxySpec
 from ddkit.synthetic import SyntheticSet, initial
 
 CHECK_SECONDS = 2.0  # between looks at the device's flag of non-finite values
@@ -85,11 +86,16 @@ def prepare(parts: Composition, runtime: Runtime, reporter: Reporter) -> Run:
     recipe = parts.recipe
     if parts.proxies is not None:
         parts.proxies.prepare(reporter)
+
+    def pools(spec: ProxySpec) -> ProxyPool:
+        spec = replace(spec, backbone=recipe.backbone)
+        return ProxyPool(spec, parts.make, parts.dataset, runtime, recipe.seed)
+
     real = RealImages(parts.dataset, recipe.seed, runtime.device)
     run = Run(
         real=real,
         synthetic=initial(recipe.synthetic, real, recipe.seed),
-        nets=Networks(parts.make, recipe.seed, runtime.device),
+        nets=Networks(parts.make, recipe.seed, runtime.device, pools),
         runtime=runtime,
         reporter=reporter,
         seed=recipe.seed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import mean, stdev
 from typing import Any
@@ -34,6 +34,8 @@ class Result:
     subject: str
     accuracies: tuple[float, ...]
     seconds: float
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    """Settings in which this architecture's training departs from the protocol's."""
 
     @property
     def n(self) -> int:
@@ -98,13 +100,15 @@ def evaluate(
     if baseline:
         real = RealImages(data, 0, runtime.device)
         subjects += [(name, draw) for name, draw in baselines(syn, real)]
-    total = epochs(spec.training) * spec.seeds * len(archs) * len(subjects)
+    total = sum(epochs(spec.training_of(a)) for a in archs) * spec.seeds * len(subjects)
     reporter.begin("evaluate", total)
     verdict = Verdict(spec)
     for arch in archs:
         for subject, draw in subjects:
-            judge = _Judge(arch, make(arch), data, spec.training, runtime, reporter)
-            verdict.results.append(judge(subject, draw, spec.seeds))
+            judge = _Judge(arch, make(arch), data, spec.training_of(arch), runtime, reporter)
+            accuracies, seconds = judge(draw, spec.seeds)
+            preset = spec.preset(arch)
+            verdict.results.append(Result(str(arch), subject, accuracies, seconds, preset))
     reporter.end()
     return verdict
 
@@ -121,11 +125,12 @@ class _Judge:
     reporter: Reporter
 
     def __call__(
-        self, subject: str, draw: Callable[[int], tuple[Tensor, Tensor]], seeds: int
-    ) -> Result:
+        self, draw: Callable[[int], tuple[Tensor, Tensor]], seeds: int
+    ) -> tuple[tuple[float, ...], float]:
+        """Return the accuracies of networks number 0 to `seeds` - 1, and the seconds they took."""
         start = time.perf_counter()
         accuracies = tuple(self.one(k, *draw(k)) for k in range(seeds))
-        return Result(str(self.arch), subject, accuracies, time.perf_counter() - start)
+        return accuracies, time.perf_counter() - start
 
     def one(self, k: int, images: Tensor, targets: Tensor) -> float:
         """Train network number `k` from scratch and return its test accuracy."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from torch import nn
+
+from ddkit.data import DataInfo
 from ddkit.report import Metrics
+from ddkit.specs import SyntheticSpec
 
 if TYPE_CHECKING:
     from ddkit.run import Run
@@ -25,6 +29,18 @@ class Method(ABC):
     def reads_proxies(self) -> bool:
         """Whether the method itself looks through the recipe's pool of trained networks."""
         return False
+
+    def check(  # noqa: B027 - most methods take anything
+        self, spec: SyntheticSpec, info: DataInfo, net: nn.Module
+    ) -> None:
+        """Refuse what the method cannot do, before anything is trained.
+
+        `net` is a network of the recipe's backbone for `info`, on the CPU, to look at or to probe.
+
+        Raises:
+            RecipeError: an option has no value for this kind of set.
+            IncompatibleError: the backbone, or the formation, is not for this method.
+        """
 
     @abstractmethod
     def steps(self, run: Run) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ddkit import home, streams
 from ddkit.backbone import freeze
 from ddkit.data import DataInfo, Dataset, RealImages
+from ddkit.errors import DataError
 from ddkit.report import Reporter, Silent
 from ddkit.runtime import Runtime
 from ddkit.specs import ProxySpec, TrainSpec
@@ -34,16 +35,29 @@ def build(make: Build, device: torch.device, seed: int, stream: str, *counters: 
 
 
 class Networks:
-    """Random networks of the recipe's backbone."""
+    """Networks of the recipe's backbone: random ones, and pools trained on the real data."""
 
-    def __init__(self, make: Build, seed: int, device: torch.device):
+    def __init__(
+        self,
+        make: Build,
+        seed: int,
+        device: torch.device,
+        pools: Callable[[ProxySpec], ProxyPool] | None = None,
+    ):
         self._make = make
         self._seed = seed
         self._device = device
+        self._pools = pools
 
     def fresh(self, *counters: int) -> nn.Module:
         """Return a new random network, frozen, in training mode."""
         return freeze(build(self._make, self._device, self._seed, "networks", *counters)).train()
+
+    def pool(self, spec: ProxySpec) -> ProxyPool:
+        """Return a pool trained as `spec` says, whose backbone is the recipe's, not `spec`'s."""
+        if self._pools is None:
+            raise RuntimeError("these networks know no data to train a pool on")
+        return self._pools(spec)
 
 
 class RawInput(nn.Module):
@@ -135,6 +149,14 @@ class ProxyPool:
         self._net.load_state_dict(self._states[index])
         return self._net
 
+    def initial(self, index: int) -> dict[str, Tensor]:
+        """Return the weights that member `index` was trained from."""
+        return self._new(index).state_dict()
+
+    def trained(self, index: int) -> dict[str, Tensor]:
+        """Return the weights of member `index`."""
+        return self._states[index]
+
     def _train(self, index: int, reporter: Reporter) -> float:
         net = self._new(index)
         spec = self.spec.training()
@@ -189,6 +211,12 @@ class ProxyPool:
     def _load(self, index: int) -> dict[str, Tensor]:
         try:
             with safe_open(self._path(index), framework="pt") as file:
+                trained_on = (file.metadata() or {}).get("data")
+                if trained_on != self._dataset.fingerprint():
+                    raise DataError(
+                        f"{self._path(index)}: this network was not trained on the images of "
+                        f"{self.info.name} that are here; remove the file to train it anew"
+                    )
                 return {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError):  # damaged: make it again
             self._path(index).unlink(missing_ok=True)

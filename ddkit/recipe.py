@@ -121,7 +121,10 @@ def as_part(value: Any, place: Place) -> Part:
 
 
 def eval_spec(value: Any, place: Place, backbone: Any = "convnet") -> EvalSpec:
-    """Read ``[eval]``: who judges, and a named protocol with whatever it overrides."""
+    """Read ``[eval]``: who judges, and a named protocol with whatever it overrides.
+
+    A setting given here also goes before the protocol's presets, unless these are given too.
+    """
     table = _as_table(value, place)
     name = convert(table.pop("protocol", "dm"), str, place / "protocol")
     protocol = load_protocol(name, place / "protocol")
@@ -130,18 +133,23 @@ def eval_spec(value: Any, place: Place, backbone: Any = "convnet") -> EvalSpec:
         raise RecipeError(f"{place / 'archs'}: must be a list of backbones, not {archs!r}")
     parts = tuple(as_part(a, place / "archs" / str(i)) for i, a in enumerate(archs))
     seeds = convert(table.pop("seeds", EvalSpec.seeds), Count, place / "seeds")
-    training = TrainSpec(**{**protocol, **checked(TrainSpec, table, place)})
-    return EvalSpec(parts, seeds, name, training)
+    presets = table.pop("presets", None)
+    own = checked(TrainSpec, table, place)
+    if presets is None:
+        presets = {p: _without(v, own) for p, v in protocol.presets.items()}
+    presets = _presets(presets, place / "presets")
+    return EvalSpec(parts, seeds, name, dataclasses.replace(protocol.training, **own), presets)
 
 
 def eval_table(spec: EvalSpec) -> dict[str, Any]:
     """Return `spec` as the ``[eval]`` table that reads back to it."""
     table: dict[str, Any] = {"archs": [_part_table(a) for a in spec.archs], "seeds": spec.seeds}
-    return table | {"protocol": spec.protocol} | _plain(spec.training)
+    table |= {"protocol": spec.protocol} | _plain(spec.training)
+    return table | {"presets": {p: _tomlable(dict(v)) for p, v in spec.presets.items()}}
 
 
-def load_protocol(name: str, place: Place) -> dict[str, Any]:
-    """Return the training settings of the evaluation protocol called `name`.
+def load_protocol(name: str, place: Place) -> EvalSpec:
+    """Return the evaluation protocol called `name`: its training, and presets for architectures.
 
     Raises:
         RecipeError: there is none of that name.
@@ -150,15 +158,27 @@ def load_protocol(name: str, place: Place) -> dict[str, Any]:
     if name not in files:
         hint = near(name, files) or f"; there are: {_and(files)}"
         raise RecipeError(f"{place}: no protocol is called {name!r}{hint}")
-    table = tomllib.loads(files[name].read_text(encoding="utf-8"))
-    return checked(TrainSpec, table, Place(Source(files[name].name)))
+    text = files[name].read_text(encoding="utf-8")
+    table, here = tomllib.loads(text), Place(Source(files[name].name, text))
+    presets = _presets(table.pop("presets", {}), here / "presets")
+    training = TrainSpec(**checked(TrainSpec, table, here))
+    return EvalSpec(protocol=name, training=training, presets=presets)
 
 
 def deviations(spec: EvalSpec) -> dict[str, Any]:
-    """Return the settings in which `spec` departs from the protocol it names."""
-    named = TrainSpec(**load_protocol(spec.protocol, Place(Source("protocol"))))
-    own, published = dataclasses.asdict(spec.training), dataclasses.asdict(named)
+    """Return the settings in which `spec` departs from the protocol it names, presets aside."""
+    named = load_protocol(spec.protocol, Place(Source("protocol")))
+    own, published = dataclasses.asdict(spec.training), dataclasses.asdict(named.training)
     return {key: value for key, value in own.items() if value != published[key]}
+
+
+def _presets(value: Any, place: Place) -> dict[str, dict[str, Any]]:
+    table = _as_table(value, place)
+    return {p: checked(TrainSpec, _as_table(v, place / p), place / p) for p, v in table.items()}
+
+
+def _without(table: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key not in keys}
 
 
 def _regularizers(value: Any, place: Place) -> tuple[tuple[float, Part], ...]:

@@ -65,26 +65,27 @@ class Run:
             return None
         return self.proxies.draw(*counters)
 
-    def class_chunks(self, net: nn.Module) -> Iterator[Tensor]:
+    def class_chunks(self, net: nn.Module, images: int | None = None) -> Iterator[Tensor]:
         """Yield int64 CPU tensors of classes that go through `net` together, in order.
 
-        All at once where memory allows. Results do not depend on the size, except with batch
+        All at once where memory allows; `images` is how many images' graphs a class costs, by
+        default its synthetic ones. Results do not depend on the size, except with batch
         normalisation, whose batch is all classes and is never split.
         """
         classes = torch.arange(self.num_classes)
         if has_batch_statistics(net):
             return iter((classes,))
         if self.chunk is None:
-            self.chunk = self._fitting(net)
+            self.chunk = self._fitting(net, images)
         return iter(classes.split(self.chunk))
 
-    def _fitting(self, net: nn.Module) -> int:
-        """Return how many classes' synthetic images fit the budget, from one image's graph."""
+    def _fitting(self, net: nn.Module, images: int | None) -> int:
+        """Return how many classes' images fit the budget, from one image's graph."""
         image = torch.zeros(1, *self.synthetic.info.shape, device=self.runtime.device)
         cost = saved_bytes(net, image)
         if self.proxies is not None:
             cost += saved_bytes(self.proxies.draw(0), image)
-        per_class = self.synthetic.ipc * self.synthetic.formation.pieces
+        per_class = images or self.synthetic.ipc * self.synthetic.formation.most
         return max(1, min(self.num_classes, self.runtime.budget // max(1, cost * per_class)))
 
     def look_syn(self, net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

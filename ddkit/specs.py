@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from ddkit.augment import Strategy
@@ -28,14 +29,18 @@ class SyntheticSpec:
 
     `ipc` counts stored images per class. With `factor` f, each is a mosaic of f x f pictures, read
     in `order`, which decode to full size; `init_resize` shrinks real images into the mosaic.
+    `init`: random real images, the first of each class in the order of the data, or noise.
+    `kind` and `bound`: see `formation.Formation`.
     `space`: pixels in [0, 1], or after mean and standard deviation.
     """
 
     ipc: Count = 10
-    init: Literal["real", "noise"] = "real"
+    init: Literal["real", "first", "noise"] = "real"
     factor: Count = 1
     order: Literal["row", "column"] = "row"
     init_resize: Literal["nearest", "bilinear"] = "bilinear"
+    kind: Literal["single", "multi", "bound"] = "single"
+    bound: Count = 128
     space: Literal["normalized", "pixel"] = "normalized"
 
 
@@ -71,7 +76,7 @@ class ProxySpec:
 
     `images` limits training to that many images, spread evenly over the classes. `mode` is the
     mode that drawn networks run in; `input` says what they are trained on and shown: normalised
-    or raw pixels.
+    or raw pixels. `schedule`, `gamma`, `milestones` and `cutmix` as in `TrainSpec`.
     """
 
     backbone: Part = Part("resnet18")
@@ -81,32 +86,55 @@ class ProxySpec:
     lr: Positive = 0.01
     momentum: Momentum = 0.9
     weight_decay: NonNegative = 5e-4
+    schedule: Literal["constant", "steps"] = "constant"
+    gamma: Fraction = 0.1
+    milestones: tuple[Fraction, ...] = ()
     augmentation: Strategy = "none"
+    cutmix: Fraction = 0.0
     images: Count | None = None
     mode: Literal["eval", "train"] = "eval"
     input: Literal["normalized", "raw"] = "normalized"
     seed: Whole = 0
 
     def training(self) -> TrainSpec:
-        """Return the training recipe of one network of the pool: SGD at a constant rate."""
+        """Return the training recipe of one network of the pool."""
         return TrainSpec(
             epochs=self.epochs,
             batch_size=self.batch_size,
             lr=self.lr,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
+            schedule=self.schedule,
+            gamma=self.gamma,
+            milestones=self.milestones,
             augmentation=self.augmentation,
+            cutmix=self.cutmix,
         )
 
 
 @dataclass(frozen=True)
 class EvalSpec:
-    """Who judges the set, how many networks each, and by which protocol."""
+    """Who judges the set, how many networks each, and by which protocol.
+
+    `presets`: patterns of architecture names, such as ``timm/vit_*``, with the settings by which
+    those depart from `training`, since one rate that suits a ConvNet leaves others at chance; the
+    last pattern that matches goes.
+    """
 
     archs: tuple[Part, ...] = (Part("convnet"),)
     seeds: Count = 5
     protocol: str = "dm"
     training: TrainSpec = TrainSpec(schedule="dc")
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def preset(self, arch: Part) -> Mapping[str, Any]:
+        """Return the settings in which the training of `arch` departs from `training`."""
+        matching = [v for pattern, v in self.presets.items() if fnmatchcase(arch.name, pattern)]
+        return matching[-1] if matching else {}
+
+    def training_of(self, arch: Part) -> TrainSpec:
+        """Return how networks of `arch` are trained."""
+        return replace(self.training, **self.preset(arch))
 
 
 @dataclass(frozen=True)

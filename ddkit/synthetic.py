@@ -48,7 +48,7 @@ class SyntheticSet:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._groups: dict[tuple[int, ...] | None, tuple[Tensor, Groups]] = {}
+        self._groups: dict[tuple[int, ...] | None, tuple[Tensor, Tensor, Groups]] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,11 +69,13 @@ class SyntheticSet:
             chosen = torch.ones_like(self.labels, dtype=torch.bool)
             if classes is not None:
                 chosen = torch.isin(self.labels, classes)
-            labels = self.formation.tile_labels(self.labels[chosen])
-            self._groups[key] = (chosen.nonzero()[:, 0].to(device), Groups.of(labels, device))
-        rows, groups = self._groups[key]
+            labels = self.labels[chosen]
+            groups = Groups.of(self.formation.tile_labels(labels, labels), device)
+            self._groups[key] = (chosen.nonzero()[:, 0].to(device), labels, groups)
+        rows, labels, groups = self._groups[key]
         stored = self.images if len(rows) == len(self) else self.images[rows]
-        decoded = self.formation.decode(stored, fill=0.5 if self.space == "pixel" else 0.0)
+        fill = 0.5 if self.space == "pixel" else 0.0
+        decoded = self.formation.decode(stored, fill, labels)
         return (self.info.normalize(decoded) if self.space == "pixel" else decoded), groups
 
     @torch.no_grad()
@@ -93,7 +95,7 @@ class SyntheticSet:
             images, groups = self.decode()
         if self.soft is None:
             return images, groups.labels
-        return images, self.formation.tile_labels(self.soft).to(images.device)
+        return images, self.formation.tile_labels(self.soft, self.labels).to(images.device)
 
     def pixels(self) -> Tensor:
         """Return the stored images as pixels, float32 [n,C,H,W] in [0, 1], on the CPU."""
@@ -193,7 +195,7 @@ def initial(spec: SyntheticSpec, real: RealImages, seed: int) -> SyntheticSet:
         RecipeError: a class has too few images.
     """
     info = real.info
-    formation = Formation(spec.factor, spec.order, spec.init_resize)
+    formation = Formation(spec.factor, spec.order, spec.init_resize, spec.kind, spec.bound)
     labels = torch.arange(info.num_classes).repeat_interleave(spec.ipc)
     if spec.init == "noise":
         rng = streams.generator(seed, "noise")
@@ -203,23 +205,32 @@ def initial(spec: SyntheticSpec, real: RealImages, seed: int) -> SyntheticSet:
     else:
         images = torch.empty(len(labels), *info.shape)
     made = SyntheticSet(nn.Parameter(images.to(real.device)), labels, info, formation, spec.space)
-    if spec.init == "real":
+    if spec.init != "noise":
         check_ipc(spec, real.counts, info)
-        classes = torch.arange(info.num_classes)
-        drawn, _ = real.sample(classes, spec.ipc * formation.pieces, 0, stream="initial")
-        made.fill(drawn)
+        classes, need = torch.arange(info.num_classes), spec.ipc * formation.pieces
+        if spec.init == "first":
+            made.fill(real.first(classes, need)[0])
+        else:
+            made.fill(real.sample(classes, need, 0, stream="initial")[0])
     return made
 
 
 def check_ipc(spec: SyntheticSpec, counts: list[int], info: DataInfo) -> None:
-    """Refuse more real images than the smallest class has.
+    """Refuse more real images than the smallest class has, and tiles too small for the images.
 
     Raises:
         RecipeError: naming the class.
     """
+    factors = [spec.factor] if spec.kind == "single" else range(1, spec.factor + 1)
+    for f in factors:
+        if any((f - 1) * -(-side // f) >= side for side in info.shape[1:]):
+            raise RecipeError(
+                f"synthetic.factor: {f} x {f} tiles do not fit the {info.height}x{info.width} "
+                f"images of {info.name}: the last would be padding alone"
+            )
     need = spec.ipc * spec.factor**2
     fewest = min(counts)
-    if spec.init == "real" and need > fewest:
+    if spec.init != "noise" and need > fewest:
         tiles = f" x {spec.factor**2} tiles" if spec.factor > 1 else ""
         name = info.classes[counts.index(fewest)]
         raise RecipeError(

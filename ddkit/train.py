@@ -31,13 +31,15 @@ def fit(
     seed: int,
     runtime: Runtime,
     reporter: Reporter,
+    optimizer: Optimizer | None = None,
 ) -> None:
     """Train `net` in place on rows 0 to `count` - 1; a function of `seed` and nothing else.
 
-    The reporter is advanced once an epoch, with the mean loss.
+    `optimizer` goes on from an earlier call; by default a new one is made. The reporter is advanced
+    once an epoch, with the mean loss.
     """
     net.train()
-    optimizer = make_optimizer(net, spec, spec.lr)
+    optimizer = optimizer or make_optimizer(net, spec, spec.lr)
     for epoch, rate in enumerate(rates(spec)):
         if rate != optimizer.param_groups[0]["lr"]:
             if spec.schedule == "dc":  # the published loop starts anew here

@@ -7,6 +7,8 @@ import sys
 import click
 
 from ddkit import __version__
+from ddkit.cli.cache import cache
+from ddkit.cli.components import list_, plugins
 from ddkit.cli.distill import distill
 from ddkit.cli.evaluate import evaluate
 from ddkit.cli.recipes import recipes
@@ -46,7 +48,7 @@ def cli(verbose: bool) -> None:
     """
 
 
-for command in (distill, evaluate, show, export, recipes):
+for command in (distill, evaluate, show, export, recipes, list_, plugins, cache):
     cli.add_command(command)
 
 

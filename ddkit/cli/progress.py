@@ -140,8 +140,13 @@ def print_verdict(verdict: Verdict) -> None:
     for name in ("accuracy", "n", "seconds"):
         table.add_column(name, justify="right")
     for result in verdict.results:
+        preset = ", ".join(f"{k} {v}" for k, v in result.preset.items())
         table.add_row(
-            result.arch, result.subject, percent(result), str(result.n), f"{result.seconds:.0f}"
+            f"{result.arch} \\[{preset}]" if preset else result.arch,
+            result.subject,
+            percent(result),
+            str(result.n),
+            f"{result.seconds:.0f}",
         )
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)

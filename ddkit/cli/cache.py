@@ -1,0 +1,93 @@
+"""``ddkit cache``: what ddkit keeps and can make again. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import click
+
+from ddkit import home
+from ddkit.cli import options
+
+
+@click.group()
+def cache() -> None:
+    """List and prune what ddkit keeps: decoded images and trained networks.
+
+    Datasets that were downloaded are not part of it.
+
+    \b
+    Example:
+      ddkit cache list
+    """
+
+
+@cache.command("list")
+@options.as_json
+def list_(as_json: bool) -> None:
+    """List what is cached, with its size and the days since it was last written.
+
+    \b
+    Example:
+      ddkit cache list --json
+    """
+    rows = [
+        {"name": name, "bytes": _bytes(path), "days": round(_days(path), 1)}
+        for name, path in entries().items()
+    ]
+    if as_json:
+        click.echo(json.dumps({"folder": str(home.cache("")), "entries": rows}, indent=2))
+        return
+    click.echo(f"{home.cache('')}: {sum(int(r['bytes']) for r in rows) / 2**20:,.1f} MiB")
+    for row in rows:
+        size = int(row["bytes"]) / 2**20
+        click.echo(f"{size:>10,.1f} MiB  {row['days']:>6} days  {row['name']}")
+
+
+@cache.command()
+@click.argument("names", nargs=-1)
+@click.option("--older-than", type=click.FloatRange(min=0), metavar="DAYS", help="Only those.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def prune(names: tuple[str, ...], older_than: float | None, yes: bool) -> None:
+    """Remove what is cached: all of it, or what NAMES and --older-than leave.
+
+    A running distillation that uses an entry makes it again.
+
+    \b
+    Example:
+      ddkit cache prune --older-than 30 --yes
+    """
+    known = entries()
+    unknown = [n for n in names if n not in known]
+    if unknown:
+        raise click.UsageError(f"nothing cached is called {unknown[0]!r}; see `ddkit cache list`")
+    chosen = {
+        name: path
+        for name, path in known.items()
+        if (not names or name in names) and (older_than is None or _days(path) > older_than)
+    }
+    size = sum(map(_bytes, chosen.values())) / 2**20
+    if chosen and not yes:
+        click.confirm(f"remove {len(chosen)} entries, {size:,.1f} MiB?", abort=True, err=True)
+    for path in chosen.values():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    click.echo(f"removed {len(chosen)} entries, {size:,.1f} MiB")
+
+
+def entries() -> dict[str, Path]:
+    """Return what is cached by name, ``networks/…`` or ``images/…``."""
+    folder = home.cache("")
+    found = sorted(folder.glob("*/*")) if folder.is_dir() else []
+    return {path.relative_to(folder).as_posix(): path for path in found}
+
+
+def _bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(f.stat().st_size for f in files if f.is_file())
+
+
+def _days(path: Path) -> float:
+    return (time.time() - path.stat().st_mtime) / 86400

@@ -1,0 +1,90 @@
+"""``ddkit list`` and ``ddkit plugins``: what there is to compose."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from ddkit.cli import options
+from ddkit.cli.recipes import list_ as list_recipes
+from ddkit.plugins import KINDS
+
+
+@click.command("list")
+@click.argument("kind", type=click.Choice([*KINDS, "recipes"]))
+@click.argument("name", required=False)
+@options.as_json
+@click.pass_context
+def list_(context: click.Context, kind: str, name: str | None, as_json: bool) -> None:
+    """List what can stand in a recipe; with NAME, its options.
+
+    \b
+    Example:
+      ddkit list methods dm
+    """
+    if kind == "recipes":
+        context.invoke(list_recipes, as_json=as_json)
+        return
+    from ddkit import reference
+
+    registry = getattr(options.load_plugins(), kind)
+    chosen = registry
+    if name is not None:
+        component, _ = registry.resolve(name)
+        chosen = {name: component}
+    rows = [reference.facts(kind, n, c) for n, c in chosen.items()]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    elif name is not None:
+        _print_one(rows[0], reference.details(chosen[name]))
+    else:
+        width = max((len(row["name"]) for row in rows), default=0)
+        for row in rows:
+            click.echo(f"{row['name']:<{width}}  {row['summary']}")
+
+
+def _print_one(row: dict[str, Any], details: str) -> None:
+    click.echo(f"{row['name']}: {row['summary']}  ({row['plugin']})")
+    if details:
+        click.echo(f"\n{details}")
+    for word in ("provides", "requires"):
+        if word in row:
+            click.echo(f"\n{word}: {', '.join(row[word]) or 'nothing'}")
+    click.echo("\noptions:" if row["options"] else "\nno options")
+    for option in row["options"]:
+        default = "required" if option["required"] else f"default {option['default']!r}"
+        click.echo(f"  {option['name']}: {option['type']}; {default}")
+
+
+@click.command()
+@options.as_json
+def plugins(as_json: bool) -> None:
+    """List the installed plugins: distribution, version, status and what each provides.
+
+    \b
+    Example:
+      ddkit plugins --json
+    """
+    from importlib.metadata import version
+
+    loaded = options.load_plugins()
+    rows: dict[str, dict[str, Any]] = {}
+    for kind in KINDS:
+        for name, part in getattr(loaded, kind).items():
+            row = rows.setdefault(part.plugin, {"status": "loaded", "provides": {}})
+            row["provides"].setdefault(kind, []).append(name)
+    for failure in loaded.failures:
+        rows[failure.plugin] = {"status": f"failed: {failure.reason}", "provides": {}}
+    listed = []
+    for plugin, row in sorted(rows.items()):
+        distribution = plugin.partition(":")[0]
+        listed.append({"plugin": plugin, "version": version(distribution), **row})
+    if as_json:
+        click.echo(json.dumps(listed, indent=2))
+        return
+    width = max(len(f"{row['plugin']} {row['version']}") for row in listed)
+    for row in listed:
+        provides = "; ".join(f"{k}: {', '.join(v)}" for k, v in row["provides"].items())
+        click.echo(f"{row['plugin'] + ' ' + row['version']:<{width}}  {provides or row['status']}")
