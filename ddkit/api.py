@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from ddkit import distillation, evaluation, plugins
-from ddkit.compose import backbone_maker, make_dataset
+from ddkit.compose import backbone_maker, make_dataset, plain, probe, split_zca
 from ddkit.data import DataInfo, Dataset
 from ddkit.errors import RecipeError
 from ddkit.nets import Build
@@ -20,7 +21,7 @@ from ddkit.place import Place, Source
 from ddkit.plugins import Plugins
 from ddkit.recipe import Recipe, as_part, eval_spec
 from ddkit.report import Reporter, Silent
-from ddkit.runtime import open_runtime
+from ddkit.runtime import Runtime, open_runtime
 from ddkit.specs import EvalSpec, Part, RuntimeSpec
 from ddkit.synthetic import SyntheticSet
 
@@ -102,22 +103,31 @@ def evaluate(
     loaded = plugins.load()
     spec = stored_spec(made, archs, seeds, settings)
     data = dataset or test_data(made, loaded)
-    return evaluation.evaluate(
-        made,
-        spec.archs,
-        data,
-        spec,
-        partial(judge_maker, plugins=loaded, info=data.info),
-        open_runtime(runtime or RuntimeSpec()),
-        reporter or Silent(),
-        baseline,
-    )
+    opened = open_runtime(runtime or RuntimeSpec())
+    return judged(made, data, spec, loaded, opened, reporter or Silent(), baseline)
+
+
+def judged(
+    syn: SyntheticSet,
+    data: Dataset,
+    spec: EvalSpec,
+    loaded: Plugins,
+    runtime: Runtime,
+    reporter: Reporter,
+    baseline: bool = True,
+) -> evaluation.Verdict:
+    """Judge `syn` by the architectures of `spec`, each under its shortest name.
+
+    The name seeds the networks: one and the same architecture gets the same ones, however many of
+    its defaults are spelled out.
+    """
+    archs = [plain(arch, loaded.backbones) for arch in spec.archs]
+    make = partial(judge_maker, plugins=loaded, info=data.info)
+    return evaluation.evaluate(syn, archs, data, spec, make, runtime, reporter, baseline)
 
 
 def judge_maker(part: Part, plugins: Plugins, info: DataInfo) -> Build:
     """Return a function that builds the judge `part`, checked on blank images."""
-    from ddkit.compose import probe
-
     place = Place(Source("--archs"), part.name)
     make = backbone_maker(part, plugins, place, info)
     probe(make, info, place)
@@ -151,8 +161,6 @@ def stored_spec(
 
 def parse_setting(item: str) -> dict[str, Any]:
     """Read ``key=value``; the value is TOML, else a string."""
-    import tomllib
-
     key, equals, text = item.partition("=")
     if not equals:
         raise RecipeError(f"--set {item}: must look like epochs=300")
@@ -165,13 +173,15 @@ def parse_setting(item: str) -> dict[str, Any]:
 def test_data(syn: SyntheticSet, loaded: Plugins, path: str | None = None) -> Dataset:
     """Read the dataset that the set names; `path` replaces the folder of images.
 
+    It is not whitened: `evaluation.evaluate` applies the whitening that is stored in the set.
+
     Raises:
         RecipeError: the set names none.
     """
     if "dataset" not in syn.recipe:
         raise RecipeError("the set does not say which dataset it was made from; give one")
     place = Place(Source("the set's recipe"), "dataset")
-    part = as_part(syn.recipe["dataset"], place)
+    part, _ = split_zca(as_part(syn.recipe["dataset"], place), place)
     if path is not None:
         part = Part(part.name, {**part.options, "path": path})
     return make_dataset(part, loaded, place)

@@ -214,8 +214,8 @@ def _stages(strategy: str) -> list[list[str]]:
     if not strategy.startswith(CHAIN):
         return [names]
     rest = [n for n in names if n not in ("flip", "color", "cutout")]
-    stages = [[n] if n in names else [] for n in ("flip", "color", "cutout")]
-    return [stage for stage in (*stages[:2], rest, stages[2]) if stage]
+    flip, color, cutout = ([n for n in names if n == o] for o in ("flip", "color", "cutout"))
+    return [stage for stage in (flip, color, rest, cutout) if stage]
 
 
 def _pick(names: list[str], count: int, rng: torch.Generator) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import tomli_w
 import torch
 
 from ddkit.errors import CheckpointError
-from ddkit.home import write_atomically
+from ddkit.home import write_atomically, write_text
 from ddkit.method import Method
 from ddkit.recipe import Recipe
 from ddkit.run import Run
@@ -53,27 +53,37 @@ class RunFolder:
 
     def status(self) -> dict[str, Any]:
         """Return what `run.json` says, empty where there is none."""
+        path = self.path / STATUS
         try:
-            return dict(json.loads((self.path / STATUS).read_text(encoding="utf-8")))
+            status = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.path / STATUS}: cannot be read: {error}") from None
+            raise CheckpointError(f"{path}: cannot be read: {error}") from None
+        if not isinstance(status, dict):
+            raise CheckpointError(f"{path}: damaged; choose another folder, or remove this one")
+        return status
 
     def write_status(self, **values: Any) -> None:
         """Add `values` to `run.json`."""
         merged = json.dumps(self.status() | values, indent=2, sort_keys=True) + "\n"
-        write_atomically(self.path / STATUS, lambda p: _write_text(p, merged))
+        write_text(self.path / STATUS, merged)
 
     def write_recipe(self, recipe: Recipe) -> None:
-        text = tomli_w.dumps(recipe.table())
-        write_atomically(self.path / RECIPE, lambda p: _write_text(p, text))
+        write_text(self.path / RECIPE, tomli_w.dumps(recipe.table()))
 
     def claim(self, run_identity: str) -> bool:
-        """Take the folder for a run; return whether the run is already finished.
+        """Take the folder for a run; return whether the run is finished. Errors as `check`."""
+        finished = self.check(run_identity)
+        if not finished:
+            self.write_status(identity=run_identity, finished=False)
+        return finished
+
+    def check(self, run_identity: str) -> bool:
+        """Return whether the folder holds this very run, finished; write nothing.
 
         Raises:
-            CheckpointError: it holds something else, or cannot be written to.
+            CheckpointError: it holds something else.
         """
         if self.path.exists() and not self.path.is_dir():
             raise CheckpointError(f"{self.path}: is a file; give a folder")
@@ -84,10 +94,7 @@ class RunFolder:
             )
         if not status and self.path.is_dir() and any(self.path.iterdir()):
             raise CheckpointError(f"{self.path}: holds something else; choose another folder")
-        if status.get("finished"):
-            return True
-        self.write_status(identity=run_identity, finished=False)
-        return False
+        return bool(status.get("finished"))
 
     def save(self, run: Run, method: Method, step: int, run_identity: str) -> None:
         """Write the state after `step` steps."""
@@ -111,6 +118,9 @@ class RunFolder:
             return 0
         try:
             state = torch.load(self.checkpoint, map_location=run.runtime.device, weights_only=True)
+            if not isinstance(state, dict):
+                raise ValueError("not a checkpoint")
+            step = int(state["step"])
             if state["identity"] != run_identity:
                 raise CheckpointError(f"{self.checkpoint}: belongs to another run; remove it")
             with torch.no_grad():
@@ -123,7 +133,7 @@ class RunFolder:
             raise _damaged(self.checkpoint, error) from None
         except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
             raise _damaged(self.checkpoint, error) from None
-        return int(state["step"])
+        return step
 
     def finish(self, **values: Any) -> None:
         """Mark the run finished and drop its checkpoint."""
@@ -137,6 +147,11 @@ def new_folder(runs: Path, name: str) -> RunFolder:
     while (path := runs / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1
     return RunFolder(path)
+
+
+def set_file(path: Path) -> Path:
+    """Return the set that `path` means: itself, or the one in the run folder that it is."""
+    return path / SET if path.is_dir() else path
 
 
 def newest_set(runs: Path) -> Path:
@@ -154,7 +169,3 @@ def newest_set(runs: Path) -> Path:
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return CheckpointError(f"{path}: damaged ({reason}); remove it to start over")
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from torch import nn
 
 from ddkit import home
 from ddkit.backbone import embed
-from ddkit.data import DataInfo, Dataset
+from ddkit.data import DataInfo, Dataset, whitened
 from ddkit.errors import DDKitError, IncompatibleError, PluginError, RecipeError
 from ddkit.method import Method
 from ddkit.nets import Build, ProxyPool
-from ddkit.options import bind, checked
+from ddkit.options import bind, checked, convert, defaults
 from ddkit.place import Place
 from ddkit.plugins import Component, Plugins, Registry
 from ddkit.recipe import Recipe
@@ -30,7 +30,7 @@ from ddkit.synthetic import check_ipc
 
 @dataclass(frozen=True)
 class Composition:
-    """The live parts of a recipe; nothing has trained yet."""
+    """The live parts of a recipe, which states every option; nothing has trained yet."""
 
     recipe: Recipe
     dataset: Dataset
@@ -55,9 +55,11 @@ def compose(
         DataError: the data is missing or damaged.
     """
     check_names(recipe, plugins)
+    recipe = resolved(recipe, plugins)
     method = make_method(recipe, plugins)
     terms = make_terms(recipe, plugins)
     check_requirements(recipe, method, terms)
+    check_space(recipe)
     data = dataset or make_dataset(recipe.dataset, plugins, recipe.place("dataset"))
     counts = torch.bincount(data.train.labels, minlength=data.info.num_classes).tolist()
     check_ipc(recipe.synthetic, counts, data.info)
@@ -73,7 +75,12 @@ def compose(
 def check_names(recipe: Recipe, plugins: Plugins) -> None:
     """Check all names and options against the registries, and report every problem at once."""
     given: list[tuple[Registry, Part, str, tuple[str, ...]]] = [
-        (plugins.datasets, recipe.dataset, "dataset", ("root",)),
+        (
+            plugins.datasets,
+            split_zca(recipe.dataset, recipe.place("dataset"))[0],
+            "dataset",
+            ("root",),
+        ),
         (plugins.backbones, recipe.backbone, "backbone", ("info",)),
         (plugins.methods, recipe.method, "method", ()),
     ]
@@ -87,12 +94,69 @@ def check_names(recipe: Recipe, plugins: Plugins) -> None:
     for registry, part, path, own in given:
         try:
             component, options = resolve(registry, part, recipe.place(path))
-            checked(component.factory, options, recipe.place(path), dict.fromkeys(own))
+            check_options(component, options, recipe.place(path), own)
         except (PluginError, RecipeError) as error:
             problems.append(error)
     if problems:
         lines = dict.fromkeys(line for p in problems for line in str(p).splitlines())
         raise type(problems[0])("\n".join(lines))
+
+
+def check_options(
+    component: Component, options: Mapping[str, Any], place: Place, own: tuple[str, ...]
+) -> None:
+    """Check options by the signature of a component's factory; `own` are given by ddkit.
+
+    Raises:
+        RecipeError: options that do not fit.
+        PluginError: the factory's own types cannot be read.
+    """
+    try:
+        checked(component.factory, options, place, dict.fromkeys(own))
+    except NameError as error:
+        raise PluginError(
+            f"{place}: plugin {component.plugin} has types that cannot be read ({error}); "
+            f"its author must import them where the module is loaded"
+        ) from error
+
+
+def resolved(recipe: Recipe, plugins: Plugins) -> Recipe:
+    """Return `recipe` with every option of every part stated, so that no default is left open.
+
+    The parts' names and options must have been checked.
+    """
+
+    def full(registry: Registry, part: Part) -> Part:
+        component, carried = registry.resolve(part.name)
+        stated = {k: v for k, v in defaults(component.factory).items() if v is not None}
+        return Part(part.name, _without({**stated, **part.options}, carried))
+
+    def backbone(part: Part) -> Part:
+        return full(plugins.backbones, part)
+
+    terms = [(w, full(plugins.regularizers, p)) for w, p in recipe.regularizers]
+    pool, judges = recipe.proxies, recipe.eval
+    return replace(
+        recipe,
+        dataset=full(plugins.datasets, recipe.dataset),
+        backbone=backbone(recipe.backbone),
+        method=full(plugins.methods, recipe.method),
+        regularizers=tuple(terms),
+        proxies=pool and replace(pool, backbone=backbone(pool.backbone)),
+        eval=replace(judges, archs=tuple(map(backbone, judges.archs))),
+    )
+
+
+def plain(part: Part, registry: Registry) -> Part:
+    """Return `part` without the options that are defaults anyway: its shortest name."""
+    component, _ = registry.resolve(part.name)
+    given = defaults(component.factory)
+    options = {k: v for k, v in part.options.items() if k not in given or given[k] != v}
+    return Part(part.name, options)
+
+
+def _without(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {k: v for k, v in options.items() if k not in names}
 
 
 def resolve(registry: Registry, part: Part, place: Place) -> tuple[Component, Mapping[str, Any]]:
@@ -109,9 +173,21 @@ def resolve(registry: Registry, part: Part, place: Place) -> tuple[Component, Ma
 
 
 def make_dataset(part: Part, plugins: Plugins, place: Place, root: Path | None = None) -> Dataset:
-    """Read the dataset that `part` names, under `root` (default: ddkit's data folder)."""
+    """Read the dataset that `part` names, under `root` (default: ddkit's data folder).
+
+    ``zca = true`` is an option of every dataset: images are whitened after normalisation.
+    """
+    part, zca = split_zca(part, place)
     component, options = resolve(plugins.datasets, part, place)
-    return bind(component.factory, options, place, root=root or home.data_root())
+    data: Dataset = bind(component.factory, options, place, root=root or home.data_root())
+    return whitened(data) if zca else data
+
+
+def split_zca(part: Part, place: Place) -> tuple[Part, bool]:
+    """Return a dataset's part without the option that ddkit itself reads, and that option."""
+    options = dict(part.options)
+    zca = convert(options.pop("zca", False), bool, place / "zca")
+    return Part(part.name, options), zca
 
 
 def make_method(recipe: Recipe, plugins: Plugins) -> Method:
@@ -172,6 +248,19 @@ def check_requirements(recipe: Recipe, method: Method, terms: tuple[Term, ...]) 
         )
 
 
+def check_space(recipe: Recipe) -> None:
+    """Refuse whitened pixels: a set in [0, 1] cannot be whitened as well.
+
+    Raises:
+        IncompatibleError: both are asked for.
+    """
+    if recipe.dataset.options.get("zca") and recipe.synthetic.space == "pixel":
+        raise IncompatibleError(
+            f'{recipe.place("synthetic.space")}: "pixel" does not go with dataset.zca; '
+            f'choose space = "normalized"'
+        )
+
+
 def check_method(recipe: Recipe, method: Method, info: DataInfo, net: nn.Module) -> None:
     """Let the method refuse what it cannot do, and say where the recipe asks for it."""
     try:
@@ -187,7 +276,10 @@ def probe(make: Build, info: DataInfo, place: Place) -> nn.Module:
         IncompatibleError: they do not, or its parts do not follow the backbone contract.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        net = make().eval()
+        try:
+            net = make().eval()
+        except IncompatibleError as error:
+            raise IncompatibleError(f"{place}: {error}") from error
         images = torch.zeros(2, *info.shape)
         try:
             logits, features = net(images), embed(net, images)

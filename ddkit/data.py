@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from ddkit import streams
 from ddkit.errors import DataError
 from ddkit.groups import Groups
+from ddkit.whitening import LARGEST, Whitening, cached_fit
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class DataInfo:
     """What must be known of a dataset to make networks for it and to show its images.
 
     `mean` and `std` are per channel, for pixels in [0, 1]. `classes` are names in label order.
+    `whitening` comes after mean and standard deviation, where the recipe asks for ZCA.
     """
 
     name: str
@@ -29,6 +31,7 @@ class DataInfo:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    whitening: Whitening | None = field(default=None, compare=False, repr=False)
 
     @property
     def num_classes(self) -> int:
@@ -42,11 +45,13 @@ class DataInfo:
     def normalize(self, x: Tensor) -> Tensor:
         """Return pixels in [0, 1], [N,C,H,W], less the mean, over the standard deviation."""
         mean, std = self._statistics(x)
-        return (x - mean) / std
+        x = (x - mean) / std
+        return x if self.whitening is None else self.whitening.apply(x)
 
     def denormalize(self, x: Tensor) -> Tensor:
         """Return normalised images [N,C,H,W] as pixels; they may leave [0, 1]."""
         mean, std = self._statistics(x)
+        x = x if self.whitening is None else self.whitening.undo(x)
         return x * std + mean
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,13 +59,20 @@ class DataInfo:
         std = torch.tensor(self.std, dtype=x.dtype, device=x.device)
         return mean[:, None, None], std[:, None, None]
 
+    def to(self, device: torch.device) -> DataInfo:
+        """Return the same with its whitening, if any, on `device`."""
+        return (
+            self if self.whitening is None else replace(self, whitening=self.whitening.to(device))
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return everything but the whitening, which is tensors."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "whitening"}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DataInfo:
+    def from_dict(cls, values: Mapping[str, Any], whitening: Whitening | None = None) -> DataInfo:
         lists = {k: tuple(values[k]) for k in ("classes", "mean", "std")}
-        return cls(**{**values, **lists})
+        return cls(**{**values, **lists}, whitening=whitening)
 
 
 class ImageSource(Protocol):
@@ -124,12 +136,35 @@ class Dataset:
     test: ImageSource
 
     def to(self, device: torch.device) -> Dataset:
-        return Dataset(self.info, self.train.to(device), self.test.to(device))
+        return Dataset(self.info.to(device), self.train.to(device), self.test.to(device))
 
     def fingerprint(self) -> str:
         """Return a hash of the training images and of how they are normalised."""
-        statistics = repr((self.info.mean, self.info.std, self.info.classes)).encode()
+        whitening = self.info.whitening and self.info.whitening.fingerprint
+        statistics = repr((self.info.mean, self.info.std, self.info.classes, whitening)).encode()
         return blake2b(self.train.fingerprint().encode() + statistics, digest_size=16).hexdigest()
+
+
+def whitened(dataset: Dataset) -> Dataset:
+    """Return `dataset` with ZCA whitening, fitted on its training images.
+
+    Raises:
+        DataError: the images are too large.
+    """
+    info, train = dataset.info, dataset.train
+    values = info.channels * info.height * info.width
+    if values > LARGEST:
+        raise DataError(
+            f"{info.name}: ZCA of {values} values per image needs a matrix of "
+            f"{4 * values**2 >> 30} GiB; it goes up to {LARGEST}: lower the resolution"
+        )
+
+    def images() -> Tensor:
+        rows = torch.arange(len(train.labels)).split(4096)
+        return torch.cat([info.normalize(train.fetch(r).cpu().float().div_(255)) for r in rows])
+
+    whitening = cached_fit(dataset.fingerprint(), images)
+    return replace(dataset, info=replace(info, whitening=whitening))
 
 
 def statistics(images: Tensor, chunk: int = 4096) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -55,6 +55,7 @@ def run_recipe(
     """
     runtime = open_runtime(recipe.runtime)
     parts = compose(recipe, plugins, runtime, dataset)
+    recipe = parts.recipe
     folder = RunFolder(out) if out is not None else new_folder(Path("runs"), name)
     key = identity(recipe, parts.dataset.fingerprint())
     if folder.claim(key):
@@ -107,6 +108,7 @@ def prepare(parts: Composition, runtime: Runtime, reporter: Reporter) -> Run:
 
 
 def _loop(run: Run, parts: Composition, folder: RunFolder, key: str, reporter: Reporter) -> None:
+    """Take the steps that are left, with checkpoints between them."""
     method, total = parts.method, parts.method.steps(run)
     done = folder.restore(run, method, key)
     if done:
@@ -115,29 +117,35 @@ def _loop(run: Run, parts: Composition, folder: RunFolder, key: str, reporter: R
     both = Tee(lines, reporter)
     both.begin("distill", total, done)
     saved = checked = time.monotonic()
-    for i in range(done, total):
-        before = run.real.drawn
-        metrics = method.step(run, i)
-        try:
-            both.advance(metrics, run.real.drawn - before)
-        except Interrupted:
-            lines.flush()
-            _refuse_non_finite(run, folder)
-            folder.save(run, method, i + 1, key)
-            raise Interrupted(
-                f"stopped after step {i + 1} of {total}, state saved; the same command with "
-                f"--out {folder.path} goes on"
-            ) from None
-        now = time.monotonic()
-        if now - checked > CHECK_SECONDS or i + 1 == total:
-            lines.flush()
-            _refuse_non_finite(run, folder)
-            checked = now
-            if now - saved > parts.recipe.runtime.checkpoint_seconds:
+    try:
+        for i in range(done, total):
+            before = run.real.drawn
+            metrics = method.step(run, i)
+            try:  # an interrupt inside of a step leaves nothing to save
+                both.advance(metrics, run.real.drawn - before)
+            except Interrupted:
+                lines.flush()
+                _refuse_non_finite(run, folder)
+                folder.save(run, method, i + 1, key)
+                raise Interrupted(_stopped(i + 1, total, folder)) from None
+            now = time.monotonic()
+            if now - checked > CHECK_SECONDS or i + 1 == total:
+                lines.flush()
+                _refuse_non_finite(run, folder)
+                checked = now
+            if checked == now and now - saved > parts.recipe.runtime.checkpoint_seconds:
                 folder.save(run, method, i + 1, key)
                 saved = now
-    method.finish(run)
-    both.end()
+        method.finish(run)
+    finally:
+        both.end()
+
+
+def _stopped(step: int, total: int, folder: RunFolder) -> str:
+    return (
+        f"stopped after step {step} of {total}, state saved; the same command with "
+        f"--out {folder.path} goes on"
+    )
 
 
 def _refuse_non_finite(run: Run, folder: RunFolder) -> None:
@@ -146,9 +154,9 @@ def _refuse_non_finite(run: Run, folder: RunFolder) -> None:
     Raises:
         DivergedError: naming the step and the term, where a loss shows it.
     """
-    if not bool(run.bad):
+    if not bool(run.bad) and bool(torch.isfinite(run.synthetic.images).all()):
         return
-    where = "a gradient"
+    where = "a gradient" if bool(run.bad) else "an image"
     for line in folder.metrics.read_text(encoding="utf-8").splitlines():
         if "NaN" in line or "Infinity" in line:
             where = f"a loss, {line}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import mean, stdev
 from typing import Any
 
@@ -95,21 +95,24 @@ def evaluate(
         IncompatibleError: the set and the data differ in shape or classes.
     """
     check_data(syn, data)
-    data = data.to(runtime.device)
+    data = replace(data, info=syn.info).to(runtime.device)  # whitened as the set was, if it was
     subjects = [("set", lambda k: syn.to(runtime.device).training())]
     if baseline:
         real = RealImages(data, 0, runtime.device)
         subjects += [(name, draw) for name, draw in baselines(syn, real)]
     total = sum(epochs(spec.training_of(a)) for a in archs) * spec.seeds * len(subjects)
-    reporter.begin("evaluate", total)
+    makes = [make(arch) for arch in archs]  # refuses before anything is trained
     verdict = Verdict(spec)
-    for arch in archs:
-        for subject, draw in subjects:
-            judge = _Judge(arch, make(arch), data, spec.training_of(arch), runtime, reporter)
-            accuracies, seconds = judge(draw, spec.seeds)
-            preset = spec.preset(arch)
-            verdict.results.append(Result(str(arch), subject, accuracies, seconds, preset))
-    reporter.end()
+    reporter.begin("evaluate", total)
+    try:
+        for arch, build_it in zip(archs, makes, strict=True):
+            judge = _Judge(arch, build_it, data, spec.training_of(arch), runtime, reporter)
+            for subject, draw in subjects:
+                accuracies, seconds = judge(draw, spec.seeds)
+                preset = spec.preset(arch)
+                verdict.results.append(Result(str(arch), subject, accuracies, seconds, preset))
+    finally:
+        reporter.end()
     return verdict
 
 
@@ -150,6 +153,7 @@ def baselines(
     syn: SyntheticSet, real: RealImages
 ) -> Iterable[tuple[str, Callable[[int], tuple[Tensor, Tensor]]]]:
     """Yield the random sets that `syn` is compared with, each as a function of a number."""
+    check_baseline(real, syn.ipc * syn.formation.pieces)
     yield "random", lambda k: random_set(real, syn.ipc, Formation(), k).training()
     if syn.formation.factor > 1:
         formation = syn.formation
@@ -163,16 +167,23 @@ def random_set(real: RealImages, ipc: int, formation: Formation, k: int) -> Synt
     labels = torch.arange(info.num_classes).repeat_interleave(ipc)
     images = torch.empty(len(labels), *info.shape, device=real.device)
     made = SyntheticSet(nn.Parameter(images), labels, info, formation)
-    need = ipc * formation.pieces
-    fewest = min(real.counts)
-    if need > fewest:
-        raise IncompatibleError(
-            f"the random baseline needs {need} images per class, but a class of {info.name} has "
-            f"{fewest}; use --no-baseline"
-        )
-    drawn, _ = real.sample(torch.arange(info.num_classes), need, k, stream="baseline")
+    classes = torch.arange(info.num_classes)
+    drawn, _ = real.sample(classes, ipc * formation.pieces, k, stream="baseline")
     made.fill(drawn)
     return made
+
+
+def check_baseline(real: RealImages, need: int) -> None:
+    """Refuse random sets of more images than a class has.
+
+    Raises:
+        IncompatibleError: naming the numbers.
+    """
+    if need > min(real.counts):
+        raise IncompatibleError(
+            f"the random baseline needs {need} images per class, but a class of "
+            f"{real.info.name} has {min(real.counts)}; use --no-baseline"
+        )
 
 
 def check_data(syn: SyntheticSet, data: Dataset) -> None:

@@ -156,7 +156,8 @@ def check_twice_differentiable(net: nn.Module, info: DataInfo, runtime: Runtime)
     x = torch.zeros(2, *info.shape).requires_grad_()
     try:
         gradients = class_gradients(net, x, 0, runtime, differentiable=True)
-        torch.autograd.grad(torch.stack([g.square().sum() for g in gradients]).sum(), x)
+        # backward() runs the whole graph; grad(…, x) would not meet a layer that only says so there
+        torch.stack([g.square().sum() for g in gradients]).sum().backward()
     except (RuntimeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise IncompatibleError(

@@ -57,7 +57,8 @@ class Groups:
         for group, count in enumerate(self.counts):
             weights[group, start : start + count] = 1 / count
             start += count
-        return (weights.to(x.device) @ rows.flatten(1)).unflatten(1, x.shape[1:])
+        means = weights.to(x.device) @ rows.reshape(len(rows), -1)
+        return means.view(len(self), *x.shape[1:])
 
     def pad(self, x: Tensor) -> Tensor:
         """Return `x` [N, …] as [G, max(counts), …], short classes filled up with zeros."""

@@ -52,3 +52,12 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` in one step; errors as in `write_atomically`."""
+
+    def write(place: Path) -> None:
+        place.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)

@@ -18,6 +18,7 @@ from ddkit import home, streams
 from ddkit.backbone import freeze
 from ddkit.data import DataInfo, Dataset, RealImages
 from ddkit.errors import DataError
+from ddkit.groups import Groups
 from ddkit.report import Reporter, Silent
 from ddkit.runtime import Runtime
 from ddkit.specs import ProxySpec, TrainSpec
@@ -95,6 +96,7 @@ class ProxyPool:
         self.spec = spec
         self.info = dataset.info
         self._dataset = dataset.to(runtime.device)
+        self._data = dataset.fingerprint()
         self._runtime = runtime
         self._seed = seed
         self._make: Build = make if spec.input == "normalized" else self._raw(make)
@@ -109,10 +111,10 @@ class ProxyPool:
         spec = self.spec
         facts = {
             "format": CACHE_FORMAT,
-            "data": self._dataset.fingerprint(),
+            "data": self._data,
             "backbone": [spec.backbone.name, dict(spec.backbone.options)],
             "training": repr(spec.training()),
-            "rest": [spec.images, spec.input, spec.seed],
+            "rest": [spec.images, spec.input, spec.seed, self._runtime.precision],
         }
         text = json.dumps(facts, sort_keys=True, default=str)
         return f"{self.info.name}-{blake2b(text.encode(), digest_size=8).hexdigest()}"
@@ -132,22 +134,29 @@ class ProxyPool:
                 f"about {duration(seconds)}, once; cached in {self.folder}"
             )
             reporter.begin("proxies", epochs(self.spec.training()) * len(missing))
-            tested = [self._train(i, reporter) for i in missing]
-            reporter.end()
+            try:
+                tested = [self._train(i, reporter) for i in missing]
+            finally:
+                reporter.end()
             mean = 100 * sum(tested) / len(tested)
             reporter.note(f"proxies: {mean:.1f} % of the test images right, on average")
         self._states = {i: self._load(i) for i in range(self.spec.count)}
         self._net = freeze(build(self._make, self._runtime.device, 0, "proxy-module"))
         self._net.train(self.spec.mode == "train")
 
+    @property
+    def module(self) -> nn.Module:
+        """The module that every draw fills, with the weights of the last one."""
+        if self._net is None:
+            raise RuntimeError("a pool is used before prepare()")
+        return self._net
+
     def draw(self, *counters: int) -> nn.Module:
         """Return a uniformly drawn member of the pool, frozen; the same module every time."""
-        if self._net is None:
-            raise RuntimeError("draw() before prepare()")
         rng = streams.generator(self._seed, "proxies", *counters)
         index = int(torch.randint(self.spec.count, (), generator=rng))
-        self._net.load_state_dict(self._states[index])
-        return self._net
+        self.module.load_state_dict(self._states[index])
+        return self.module
 
     def initial(self, index: int) -> dict[str, Tensor]:
         """Return the weights that member `index` was trained from."""
@@ -164,7 +173,7 @@ class ProxyPool:
         seed = streams.derive(self.spec.seed, "proxy-training", index)
         fit(net, fetch, count, spec, seed, self._runtime, reporter)
         tested = accuracy(net, self._dataset.test, self.info, self._runtime)
-        metadata = {"test_accuracy": f"{tested:.4f}", "data": self._dataset.fingerprint()}
+        metadata = {"test_accuracy": f"{tested:.4f}", "data": self._data}
         state = {k: v.cpu().contiguous() for k, v in net.state_dict().items()}
         home.write_atomically(self._path(index), lambda path: save_file(state, path, metadata))
         return tested
@@ -177,8 +186,12 @@ class ProxyPool:
         real = RealImages(self._dataset, self.spec.seed, self._runtime.device)
         chosen = torch.arange(len(real.source.labels))
         if self.spec.images is not None and self.spec.images < len(chosen):
-            per_class = -(-self.spec.images // self.info.num_classes)
-            chosen = real.choose(per_class, index, "proxy-images")
+            each, more = divmod(self.spec.images, self.info.num_classes)
+            drawn = real.choose(each + 1, index, "proxy-images")
+            groups = Groups.of(real.source.labels[drawn])
+            kept = [each + (c < more) for c in groups.classes]
+            split = drawn.split(list(groups.counts))
+            chosen = torch.cat([rows[:k] for rows, k in zip(split, kept, strict=True)])
         labels = real.source.labels.to(self._runtime.device)
 
         def fetch(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,12 +225,12 @@ class ProxyPool:
         try:
             with safe_open(self._path(index), framework="pt") as file:
                 trained_on = (file.metadata() or {}).get("data")
-                if trained_on != self._dataset.fingerprint():
+                if trained_on != self._data:
                     raise DataError(
                         f"{self._path(index)}: this network was not trained on the images of "
                         f"{self.info.name} that are here; remove the file to train it anew"
                     )
-                return {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+                return {k: file.get_tensor(k).clone() for k in file.keys()}  # noqa: SIM118 - not mapped
         except (SafetensorError, OSError):  # damaged: make it again
             self._path(index).unlink(missing_ok=True)
             self._train(index, Silent())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from ddkit.errors import RecipeError, near
 from ddkit.place import Place
 
+LARGEST = 3.4e38  # what float32 holds
 _MISSING = inspect.Parameter.empty
 
 
@@ -29,7 +29,7 @@ class Range:
 
     def __contains__(self, value: float) -> bool:
         return (
-            math.isfinite(value)
+            abs(value) <= LARGEST  # and so not NaN
             and (self.min is None or value >= self.min)
             and (self.max is None or value <= self.max)
             and (self.above is None or value > self.above)
@@ -65,7 +65,7 @@ class Option:
 
 def schema(factory: Callable[..., Any]) -> dict[str, Option]:
     """Return the options of `factory` by name, positional-only given parameters left out."""
-    target = factory.__init__ if inspect.isclass(factory) else factory  # type: ignore[misc]
+    target = factory.__init__ if inspect.isclass(factory) else factory
     holder = factory if dataclasses.is_dataclass(factory) else target
     hints = get_type_hints(holder, include_extras=True)
     options = {}

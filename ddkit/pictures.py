@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +66,22 @@ def export(syn: SyntheticSet, folder: Path) -> int:
         raise DataError(f"images of {syn.info.channels} channels cannot be written as PNG")
     pixels = (syn.pixels() * 255).round().to(torch.uint8)
     numbers: dict[int, int] = {}
+    folders = folder_names(syn.info.classes)
     for image, label in zip(pixels, syn.labels.tolist(), strict=True):
         number = numbers.get(label, 0)
         numbers[label] = number + 1
         array = image.permute(1, 2, 0).numpy()
         picture = Image.fromarray(np.squeeze(array, 2) if array.shape[2] == 1 else array)
-        name = syn.info.classes[label].replace("/", "-")
-        path = folder / name / f"{number:04d}.png"
+        path = folder / folders[label] / f"{number:04d}.png"
         write_atomically(path, lambda p, picture=picture: picture.save(p, format="PNG"))  # type: ignore[misc]
     return len(pixels)
+
+
+def folder_names(classes: Sequence[str]) -> list[str]:
+    """Return a folder name for each class: safe everywhere, and no two alike."""
+    names: list[str] = []
+    for number, name in enumerate(classes):
+        safe = re.sub(r"[^\w .,()'+-]", "-", name).strip(" .") or f"class {number}"
+        taken = {n.casefold() for n in names}
+        names.append(safe if safe.casefold() not in taken else f"{safe} {number}")
+    return names

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-_TABLE = re.compile(r"^\s*\[{1,2}\s*([\w.\-\"]+)\s*\]{1,2}")
+_TABLE = re.compile(r"^\s*\[{1,2}\s*([\w.\-\"]+)\s*\]{1,2}\s*$")
+_KEY = re.compile(r"^\"?([\w\-/]+)\"?\s*[=.]")
 
 
 @dataclass(frozen=True)
@@ -17,32 +18,63 @@ class Source:
     overridden: frozenset[str] = field(default_factory=frozenset)
 
     def line(self, path: str) -> int | None:
-        """Return the 1-based line on which the dotted `path` (or its nearest parent) is written."""
-        keys = path.split(".")
-        lines = self.text.splitlines()
-        start, best, consumed = 0, None, 0
-        for number, line in enumerate(lines):  # the longest [table] header that leads to the path
-            header = _TABLE.match(line)
-            if header:
-                table = header[1].replace('"', "").split(".")
-                if keys[: len(table)] == table and len(table) > consumed:
-                    start, best, consumed = number, number, len(table)
-        for key in keys[consumed:]:
-            if key.isdigit():
-                continue
-            found = self._find(lines, start, key)
-            if found is None:
-                break
-            start = best = found
-        return None if best is None else best + 1
+        """Return the 1-based line on which the dotted `path` (or its nearest parent) is written.
 
-    @staticmethod
-    def _find(lines: list[str], start: int, key: str) -> int | None:
-        pattern = re.compile(rf"(^|[\s{{,.])\"?{re.escape(key)}\"?\s*(=|\.)")
-        for number in range(start, len(lines)):
-            if pattern.search(lines[number].split("#")[0]):
-                return number
-        return None
+        Reads the usual ways of writing TOML, not all of them: it serves error messages.
+        """
+        keys = path.split(".")
+        lines = [line.split("#")[0] for line in self.text.splitlines()]
+        header, keys = _header(lines, keys)
+        start = 0 if header is None else header + 1
+        region = range(start, _end(lines, start))
+        if not keys:
+            return _counted(header)
+        own = [n for n in region if (m := _KEY.match(lines[n].strip())) and m[1] == keys[0]]
+        if not own:
+            return _counted(header)
+        top = [n for n in region if n > own[0] and (m := _KEY.match(lines[n])) and m[1] != keys[0]]
+        return _counted(_within(lines, range(own[0], min(top, default=region.stop)), keys[1:]))
+
+
+def _header(lines: list[str], keys: list[str]) -> tuple[int | None, list[str]]:
+    """Return the line of the longest ``[table]`` that leads to `keys`, and the keys after it."""
+    best, rest, seen = None, keys, dict[str, int]()
+    for number, line in enumerate(lines):
+        match = _TABLE.match(line)
+        if match is None:
+            continue
+        names = match[1].replace('"', "").split(".")
+        if line.strip().startswith("[["):
+            seen[match[1]] = seen.get(match[1], -1) + 1
+            names.append(str(seen[match[1]]))
+        if keys[: len(names)] == names and len(keys) - len(names) < len(rest):
+            best, rest = number, keys[len(names) :]
+    return best, rest
+
+
+def _end(lines: list[str], start: int) -> int:
+    """Return where the table that begins at `start` ends."""
+    tables = (n for n in range(start, len(lines)) if _TABLE.match(lines[n]))
+    return next(tables, len(lines))
+
+
+def _within(lines: list[str], region: range, keys: list[str]) -> int:
+    """Return the line in `region` that the keys lead to; a number counts items of a list."""
+    found, item = region.start, 0
+    for key in keys:
+        if key.isdigit():
+            item = int(key)
+            continue
+        pattern = re.compile(rf"(^|[\s{{,.])\"?{re.escape(key)}\"?\s*[=.]")
+        places = [n for n in region if n >= found for _ in pattern.finditer(lines[n])]
+        if not places:
+            break
+        found, item = places[min(item, len(places) - 1)], 0
+    return found
+
+
+def _counted(number: int | None) -> int | None:
+    return None if number is None else number + 1
 
 
 @dataclass(frozen=True)

@@ -97,13 +97,14 @@ def load() -> Plugins:
         try:
             manager.register(entry.load(), name)
             manager.check_pending()
-        except Exception as error:  # whatever a stranger's import may raise
+        except (Exception, SystemExit) as error:  # whatever a stranger's import may raise
             if manager.has_plugin(name):
                 manager.unregister(name=name)
             failures.append(Failure(name, _reason(error)))
+    loaded = collect(manager, failures)
     if failures and os.environ.get("DDKIT_STRICT_PLUGINS") == "1":
         raise PluginError(f"plugin {failures[0].plugin} did not load: {failures[0].reason}")
-    return collect(manager, failures)
+    return loaded
 
 
 def collect(manager: pluggy.PluginManager, failures: list[Failure]) -> Plugins:
@@ -148,5 +149,5 @@ def _distribution(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else "unknown"
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]

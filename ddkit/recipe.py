@@ -15,6 +15,7 @@ from ddkit.options import Count, NonNegative, Whole, checked, convert
 from ddkit.place import Place, Source
 from ddkit.specs import EvalSpec, Part, ProxySpec, RuntimeSpec, SyntheticSpec, TrainSpec
 
+SEEDS = 5  # judges of each architecture, unless the recipe says
 REQUIRED = ("dataset", "backbone", "method")
 SECTIONS = (
     *("seed", "dataset", "backbone", "synthetic", "method"),
@@ -29,10 +30,10 @@ class Recipe:
     dataset: Part
     backbone: Part
     method: Part
+    eval: EvalSpec
     synthetic: SyntheticSpec = SyntheticSpec()
     regularizers: tuple[tuple[float, Part], ...] = ()
     proxies: ProxySpec | None = None
-    eval: EvalSpec = EvalSpec()
     runtime: RuntimeSpec = RuntimeSpec()
     seed: int = 0
     source: Source = field(default=Source("recipe"), compare=False, repr=False)
@@ -132,13 +133,14 @@ def eval_spec(value: Any, place: Place, backbone: Any = "convnet") -> EvalSpec:
     if not isinstance(archs, list) or not archs:
         raise RecipeError(f"{place / 'archs'}: must be a list of backbones, not {archs!r}")
     parts = tuple(as_part(a, place / "archs" / str(i)) for i, a in enumerate(archs))
-    seeds = convert(table.pop("seeds", EvalSpec.seeds), Count, place / "seeds")
+    seeds = convert(table.pop("seeds", SEEDS), Count, place / "seeds")
     presets = table.pop("presets", None)
     own = checked(TrainSpec, table, place)
     if presets is None:
         presets = {p: _without(v, own) for p, v in protocol.presets.items()}
     presets = _presets(presets, place / "presets")
-    return EvalSpec(parts, seeds, name, dataclasses.replace(protocol.training, **own), presets)
+    training = dataclasses.replace(protocol.training, **own)
+    return EvalSpec(parts, seeds, name, training, presets)
 
 
 def eval_table(spec: EvalSpec) -> dict[str, Any]:
@@ -162,7 +164,7 @@ def load_protocol(name: str, place: Place) -> EvalSpec:
     table, here = tomllib.loads(text), Place(Source(files[name].name, text))
     presets = _presets(table.pop("presets", {}), here / "presets")
     training = TrainSpec(**checked(TrainSpec, table, here))
-    return EvalSpec(protocol=name, training=training, presets=presets)
+    return EvalSpec((Part("convnet"),), SEEDS, name, training, presets)
 
 
 def deviations(spec: EvalSpec) -> dict[str, Any]:

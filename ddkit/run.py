@@ -84,7 +84,7 @@ class Run:
         image = torch.zeros(1, *self.synthetic.info.shape, device=self.runtime.device)
         cost = saved_bytes(net, image)
         if self.proxies is not None:
-            cost += saved_bytes(self.proxies.draw(0), image)
+            cost += saved_bytes(self.proxies.module, image)  # not draw(): it changes weights
         per_class = images or self.synthetic.ipc * self.synthetic.formation.most
         return max(1, min(self.num_classes, self.runtime.budget // max(1, cost * per_class)))
 

@@ -121,10 +121,10 @@ class EvalSpec:
     last pattern that matches goes.
     """
 
-    archs: tuple[Part, ...] = (Part("convnet"),)
-    seeds: Count = 5
-    protocol: str = "dm"
-    training: TrainSpec = TrainSpec(schedule="dc")
+    archs: tuple[Part, ...]
+    seeds: Count
+    protocol: str
+    training: TrainSpec
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def preset(self, arch: Part) -> Mapping[str, Any]:

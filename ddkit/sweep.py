@@ -53,7 +53,7 @@ class ClassSweep(Optimizer):
             raise ValueError(f"{len(positions)} positions for {len(images)} images")
         super().__init__([images], {"lr": lr, "momentum": momentum})
         turn = positions.to(images.device)[(..., *[None] * (images.ndim - 1))]
-        self._turn = turn.to(images.dtype)
+        self._turn = turn.double()
         self._turns = turns
         self._drifted = False
 
@@ -66,7 +66,8 @@ class ClassSweep(Optimizer):
         images, rate, momentum = self._parts()
         velocity = self.state[images].get("velocity")
         if velocity is not None:
-            images.sub_(rate * momentum * _series(momentum, self._turn) * velocity)
+            way = rate * momentum * _series(momentum, self._turn)
+            images.sub_(way.to(images.dtype) * velocity)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -78,9 +79,11 @@ class ClassSweep(Optimizer):
         gradient = torch.zeros_like(images) if images.grad is None else images.grad
         velocity = self.state[images].setdefault("velocity", torch.zeros_like(images))
         left = self._turns - self._turn  # this class's turn and those after it
-        rest = momentum ** (self._turn + 1) * _series(momentum, left)
-        images.sub_(rate * (rest * velocity + _series(momentum, left) * gradient))
-        velocity.mul_(momentum**self._turns).add_(momentum ** (left - 1) * gradient)
+        own = rate * _series(momentum, left)
+        rest = own * momentum ** (self._turn + 1)
+        images.sub_(rest.to(images.dtype) * velocity + own.to(images.dtype) * gradient)
+        kept = momentum ** (left - 1)
+        velocity.mul_(momentum**self._turns).add_(kept.to(images.dtype) * gradient)
 
     def _parts(self) -> tuple[Tensor, float | Tensor, float]:
         group = self.param_groups[0]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +19,10 @@ from ddkit.errors import CheckpointError, RecipeError
 from ddkit.formation import Formation
 from ddkit.groups import Groups
 from ddkit.home import write_atomically
+from ddkit.options import checked
+from ddkit.place import Place, Source
 from ddkit.specs import SyntheticSpec
+from ddkit.whitening import Whitening
 
 FORMAT = 1
 KEY = "ddkit"
@@ -93,6 +96,7 @@ class SyntheticSet:
         """Return what a network trains on: decoded normalised images, and labels hard or soft."""
         with torch.no_grad():
             images, groups = self.decode()
+        images = images.detach()  # without mosaics these are the learned images themselves
         if self.soft is None:
             return images, groups.labels
         return images, self.formation.tile_labels(self.soft, self.labels).to(images.device)
@@ -106,7 +110,7 @@ class SyntheticSet:
 
     def to(self, device: torch.device) -> SyntheticSet:
         images = nn.Parameter(self.images.detach().to(device))
-        return SyntheticSet(**{**self._fields(), "images": images})
+        return SyntheticSet(**{**self._fields(), "images": images, "info": self.info.to(device)})
 
     def _fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -126,6 +130,9 @@ class SyntheticSet:
         tensors = {"images": self.images.detach().cpu().contiguous(), "labels": self.labels}
         if self.soft is not None:
             tensors["soft"] = self.soft.cpu().contiguous()
+        if self.info.whitening is not None:
+            tensors["zca_mean"] = self.info.whitening.mean.cpu()
+            tensors["zca_matrix"] = self.info.whitening.matrix.cpu().contiguous()
         described = {
             "format": FORMAT,
             "info": self.info.to_dict(),
@@ -150,7 +157,7 @@ class SyntheticSet:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = {k: file.get_tensor(k).clone() for k in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
         return cls._from(path, metadata, tensors)
@@ -168,10 +175,13 @@ class SyntheticSet:
                     f"{path}: written in format {described['format']}, newer than this ddkit "
                     f"reads ({FORMAT}); upgrade ddkit"
                 )
+            whitening = None
+            if "zca_matrix" in tensors:
+                whitening = Whitening(tensors["zca_mean"], tensors["zca_matrix"])
             made = cls(
                 images=nn.Parameter(tensors["images"]),
                 labels=tensors["labels"].long(),
-                info=DataInfo.from_dict(described["info"]),
+                info=DataInfo.from_dict(described["info"], whitening),
                 formation=Formation(**described["formation"]),
                 space=described["space"],
                 soft=tensors.get("soft"),
@@ -180,9 +190,31 @@ class SyntheticSet:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: the description in it is damaged: {error}") from None
-        if made.images.shape != (len(made.labels), *made.info.shape):
-            raise CheckpointError(f"{path}: images and description do not agree")
+        except RuntimeError:
+            raise CheckpointError(f"{path}: the images in it are no numbers to learn") from None
+        problem = made.problem()
+        if problem:
+            raise CheckpointError(f"{path}: {problem}")
         return made
+
+    def problem(self) -> str | None:
+        """Return what does not hold of this set, as a foreign file may bring it, or None."""
+        info, formation = self.info, self.formation
+        if self.labels.ndim != 1 or self.images.shape != (len(self.labels), *info.shape):
+            return "images, labels and description do not agree"
+        if len(self) == 0 or self.labels.min() < 0 or self.labels.max() >= info.num_classes:
+            return f"labels must be 0 to {info.num_classes - 1}"
+        if self.soft is not None and self.soft.shape != (len(self), info.num_classes):
+            return f"soft labels must be {len(self)} x {info.num_classes}"
+        if len(info.mean) != info.channels or len(info.std) != info.channels:
+            return "mean and standard deviation are not one per channel"
+        if self.space not in get_args(Space):
+            return f"the space {self.space!r} is unknown"
+        try:
+            checked(Formation, asdict(formation), Place(Source("formation")))
+        except RecipeError as error:
+            return str(error)
+        return None if formation.factor >= 1 else "the formation's factor must be at least 1"
 
 
 def initial(spec: SyntheticSpec, real: RealImages, seed: int) -> SyntheticSet:

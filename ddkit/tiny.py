@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ddkit.data import DataInfo, Dataset, MemoryImages, RealImages, statistics
 from ddkit.method import Method
-from ddkit.nets import Networks, ProxyPool
+from ddkit.nets import Networks, ProxyPool, build
 from ddkit.report import Silent
 from ddkit.run import Run, Term
 from ddkit.runtime import Runtime
@@ -102,6 +102,7 @@ class Bench:
             spec = ProxySpec(Part("stand-in"), count=2, epochs=1, batch_size=16)
             pool = pools(spec)
             pool.prepare(Silent())
+        method.check(self.synthetic, self.dataset.info, build(make, CPU, 0, "check"))
         syn, nets = initial(self.synthetic, real, 0), Networks(make, 0, CPU, pools)
         run = Run(real, syn, nets, runtime, Silent(), 0, self.terms, pool)
         method.setup(run)

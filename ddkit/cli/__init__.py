@@ -13,7 +13,7 @@ from ddkit.cli.distill import distill
 from ddkit.cli.evaluate import evaluate
 from ddkit.cli.recipes import recipes
 from ddkit.cli.sets import export, show
-from ddkit.errors import DDKitError
+from ddkit.errors import DDKitError, Interrupted
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -63,7 +63,7 @@ def main() -> None:
         click.echo("stopped", err=True)
         code = 130
     except DDKitError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(error if isinstance(error, Interrupted) else f"Error: {error}", err=True)
         code = error.exit_code
     except BrokenPipeError:  # the reader of a pipe went away
         sys.stderr.close()

@@ -34,17 +34,14 @@ def list_(as_json: bool) -> None:
     Example:
       ddkit cache list --json
     """
-    rows = [
-        {"name": name, "bytes": _bytes(path), "days": round(_days(path), 1)}
-        for name, path in entries().items()
-    ]
+    rows = [(name, _bytes(path), round(_days(path), 1)) for name, path in entries().items()]
     if as_json:
-        click.echo(json.dumps({"folder": str(home.cache("")), "entries": rows}, indent=2))
+        listed = [{"name": n, "bytes": size, "days": days} for n, size, days in rows]
+        click.echo(json.dumps({"folder": str(home.cache("")), "entries": listed}, indent=2))
         return
-    click.echo(f"{home.cache('')}: {sum(int(r['bytes']) for r in rows) / 2**20:,.1f} MiB")
-    for row in rows:
-        size = int(row["bytes"]) / 2**20
-        click.echo(f"{size:>10,.1f} MiB  {row['days']:>6} days  {row['name']}")
+    click.echo(f"{home.cache('')}: {sum(size for _, size, _ in rows) / 2**20:,.1f} MiB")
+    for name, size, days in rows:
+        click.echo(f"{size / 2**20:>10,.1f} MiB  {days:>6} days  {name}")
 
 
 @cache.command()

@@ -86,35 +86,28 @@ def _which(
 def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None) -> None:
     import tomli_w
 
+    from ddkit.checkpoint import RunFolder, identity
     from ddkit.compose import compose
     from ddkit.plan import facts
     from ddkit.runtime import open_runtime
 
     runtime = open_runtime(recipe.runtime)
     parts = compose(recipe, loaded, runtime)
+    recipe = parts.recipe
+    if out is not None:
+        RunFolder(out).check(identity(recipe, parts.dataset.fingerprint()))
     for line in facts(parts, runtime, out or Path("runs")):
         click.echo(line, err=True)
     click.echo(tomli_w.dumps(recipe.table()), nl=False)
 
 
 def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Terminal) -> None:
-    from functools import partial
-
-    from ddkit.api import judge_maker
+    from ddkit.api import judged
     from ddkit.cli.evaluate import write_verdict
     from ddkit.cli.progress import print_verdict
-    from ddkit.evaluation import evaluate
     from ddkit.runtime import open_runtime
 
-    info = outcome.dataset.info
-    verdict = evaluate(
-        outcome.synthetic,
-        recipe.eval.archs,
-        outcome.dataset,
-        recipe.eval,
-        partial(judge_maker, plugins=loaded, info=info),
-        open_runtime(recipe.runtime),
-        reporter,
-    )
+    runtime = open_runtime(recipe.runtime)
+    verdict = judged(outcome.synthetic, outcome.dataset, recipe.eval, loaded, runtime, reporter)
     write_verdict(verdict, outcome.folder.set)
     print_verdict(verdict)

@@ -51,13 +51,12 @@ def evaluate(
       ddkit eval --archs convnet,resnet18,timm/vit_tiny_patch16_224 --seeds 5
     """
     from ddkit import api
-    from ddkit.checkpoint import newest_set
+    from ddkit.checkpoint import newest_set, set_file
     from ddkit.cli.progress import print_verdict
     from ddkit.specs import RuntimeSpec
     from ddkit.synthetic import SyntheticSet
 
-    path = set_ or newest_set(Path("runs"))
-    path = path / "synthetic.safetensors" if path.is_dir() else path
+    path = set_file(set_) if set_ else newest_set(Path("runs"))
     syn = SyntheticSet.load(path)
     reporter = options.open_reporter(quiet)
     reporter.note(f"judging {path}")
@@ -83,8 +82,8 @@ def evaluate(
 def write_verdict(verdict: Verdict, path: Path, out: Path | None = None) -> None:
     """Write the verdict on the set at `path` as JSON, beside it unless `out` says where."""
     from ddkit.checkpoint import VERDICT
-    from ddkit.home import write_atomically
+    from ddkit.home import write_text
 
     text = json.dumps({"set": path.name} | verdict.to_dict(), indent=2) + "\n"
     target = out or path.parent / VERDICT
-    write_atomically(target, lambda p: p.write_text(text, encoding="utf-8") and None)
+    write_text(target, text)

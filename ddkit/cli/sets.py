@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 @click.option("--png", type=click.Path(path_type=Path), help="Default: SET with the ending .png.")
 @options.as_json
 def show(set_: Path, png: Path | None, as_json: bool) -> None:
-    """Print what SET holds and draw its images as a PNG grid, a row for each class.
+    """Print what SET, a file or a run folder, holds; draw its images as a PNG grid.
 
     \b
     Example:
       ddkit show runs/dm-digits-ipc1/synthetic.safetensors
     """
+    from ddkit.checkpoint import set_file
     from ddkit.pictures import write_grid
     from ddkit.synthetic import SyntheticSet
 
-    syn = SyntheticSet.load(set_)
-    target = png or set_.with_suffix(".png")
+    path = set_file(set_)
+    syn = SyntheticSet.load(path)
+    target = png or path.with_suffix(".png")
     write_grid(syn, target)
     facts = describe(syn) | {"picture": str(target)}
     if as_json:
@@ -75,7 +77,8 @@ def export(set_: Path, folder: Path) -> None:
       ddkit export runs/dm-digits-ipc1/synthetic.safetensors digits-images
     """
     from ddkit import pictures
+    from ddkit.checkpoint import set_file
     from ddkit.synthetic import SyntheticSet
 
-    count = pictures.export(SyntheticSet.load(set_), folder)
+    count = pictures.export(SyntheticSet.load(set_file(set_)), folder)
     click.echo(f"{count} images in {folder}")

@@ -1,0 +1,144 @@
+"""Shared parts of the tests: a home of their own, tiny recipes, and the command line in-process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Tiny networks gain nothing from threads, and on a busy machine threads wait for each other. Set
+# before torch is imported, and inherited by the commands that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["DDKIT_LOAD_PLUGINS"] = ""  # built-ins alone, whatever else is installed here
+os.environ.pop("DDKIT_STRICT_PLUGINS", None)
+os.environ.pop("WORLD_SIZE", None)
+
+
+class Said(NamedTuple):
+    """What a command said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines on standard error, without progress and notes."""
+        return [line for line in self.err.splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep caches in a folder of the session, shared by all tests (networks train once)."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("home")
+        patch.setenv("DDKIT_HOME", str(home))
+        patch.delenv("DDKIT_DATA", raising=False)
+        yield home
+
+
+@pytest.fixture(scope="session")
+def loaded() -> Any:
+    from ddkit import plugins
+
+    return plugins.load()
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Any:
+    """A dataset in memory: three classes of twelve 16x16 colour images."""
+    from ddkit.testing import tiny_dataset
+
+    return tiny_dataset()
+
+
+def recipe_table(**changes: Any) -> dict[str, Any]:
+    """Return the table of a recipe that runs in a moment; each change replaces a section."""
+    net = {"name": "convnet", "width": 8, "depth": 2}
+    table: dict[str, Any] = {
+        "seed": 0,
+        "dataset": {"name": "digits", "resolution": 8},
+        "backbone": net,
+        "synthetic": {"ipc": 2},
+        "method": {"name": "dm", "iterations": 4, "batch_real": 8},
+        "eval": {"archs": [net], "seeds": 2, "protocol": "dm-digits", "epochs": 2},
+        "runtime": {"device": "cpu"},
+    }
+    table.update(changes)
+    return {k: v for k, v in table.items() if v is not None}
+
+
+TINY_POOL = {"backbone": {"name": "convnet", "width": 8, "depth": 2}, "count": 2, "epochs": 1}
+
+
+@pytest.fixture
+def tiny_recipe() -> Callable[..., Any]:
+    """A function from changed sections to a recipe that runs in a moment."""
+    from ddkit.recipe import Recipe
+
+    return lambda **changes: Recipe.parse(recipe_table(**changes))
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes such a recipe and returns its path."""
+    import tomli_w
+
+    def write(name: str = "tiny.toml", **changes: Any) -> Path:
+        path = tmp_path / name
+        path.write_text(tomli_w.dumps(recipe_table(**changes)), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory, loaded: Any) -> Path:
+    """A finished run on digits, of two images per class."""
+    from ddkit.distillation import run_recipe
+    from ddkit.recipe import Recipe
+    from ddkit.report import Silent
+
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    return run_recipe(Recipe.parse(recipe_table()), loaded, Silent(), out).folder.path
+
+
+@pytest.fixture(scope="session")
+def set_file(run_folder: Path) -> Path:
+    return run_folder / "synthetic.safetensors"
+
+
+def ddkit(*words: str | Path) -> Said:
+    """Run ``ddkit`` with `words` in this process. An exception that is no mistake of the user's
+    passes through, as a traceback would."""
+    from ddkit.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    argv, sys.argv = sys.argv, ["ddkit", *map(str, words)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+        return Said(code, out.getvalue(), err.getvalue())
+    finally:
+        sys.argv = argv
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    raise AssertionError("main() must end with sys.exit")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file under `folder` by its relative path."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}

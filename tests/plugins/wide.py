@@ -1,0 +1,41 @@
+"""Runs in float64, and the plain class-by-class form of what methods do for all classes at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ddkit.data import Dataset, MemoryImages
+from ddkit.method import Method
+from ddkit.run import Run
+from ddkit.tiny import Bench, tiny_dataset
+
+
+def ragged(dataset: Dataset | None = None) -> Dataset:
+    """Return a dataset whose classes differ in size; the first has fewer images than a batch."""
+    full = dataset or tiny_dataset()
+    source = full.train
+    assert isinstance(source, MemoryImages)
+    kept = torch.ones_like(source.labels, dtype=torch.bool)
+    kept[(source.labels == 0).nonzero()[4:, 0]] = False
+    kept[(source.labels == 2).nonzero()[10:, 0]] = False
+    return Dataset(full.info, MemoryImages(source.images[kept], source.labels[kept]), full.test)
+
+
+def wide_run(method: Method, folder: Path, bench: Bench) -> Run:
+    """Return a run of `method` whose images, batches and networks are float64."""
+    run = bench.run(method, folder)
+    run.synthetic.images.data = run.synthetic.images.data.double()
+    fresh, fetch = run.nets.fresh, run.real.fetch
+    run.nets.fresh = lambda *c: fresh(*c).double()  # type: ignore[method-assign]
+    run.real.fetch = lambda index: fetch(index).double()  # type: ignore[method-assign]
+    return run
+
+
+def naive_step_gradients(net: nn.Module, x: Tensor, label: int, graph: bool) -> list[Tensor]:
+    """Return the parameters' gradients of one class's mean loss, in the plain way."""
+    loss = cross_entropy(net(x), torch.full((len(x),), label))
+    return list(torch.autograd.grad(loss, list(net.parameters()), create_graph=graph))

@@ -1,0 +1,276 @@
+"""Evaluation: the same seeds for everything that is compared, and no figure without its n."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ddkit
+from ddkit import api, evaluation
+from ddkit.api import judge_maker, stored_spec
+from ddkit.data import Dataset
+from ddkit.errors import CheckpointError, DDKitError, IncompatibleError, RecipeError
+from ddkit.evaluation import Result, Verdict, evaluate
+from ddkit.formation import Formation
+from ddkit.report import Metrics, Silent
+from ddkit.runtime import Runtime
+from ddkit.specs import EvalSpec, Part, TrainSpec
+from ddkit.synthetic import SyntheticSet
+from ddkit.testing import tiny_dataset
+
+RUNTIME = Runtime(torch.device("cpu"))
+NET = Part("convnet", {"width": 8, "depth": 2})
+QUICK = EvalSpec((NET,), 2, "dm", TrainSpec(epochs=3, batch_size=8))
+
+
+class Counting(Silent):
+    epochs = total = 0
+
+    def begin(self, task: str, total: int, done: int = 0) -> None:
+        self.total = total
+
+    def advance(self, metrics: Metrics, images: int = 0) -> None:
+        self.epochs += 1
+
+
+@pytest.fixture
+def judge(loaded: Any, tiny: Dataset) -> Callable[..., Verdict]:
+    """A function that judges a set on the tiny dataset."""
+
+    def judge(syn: SyntheticSet, spec: EvalSpec = QUICK, **changes: Any) -> Verdict:
+        make = partial(judge_maker, plugins=loaded, info=tiny.info)
+        facts = {"data": tiny, "reporter": Silent(), **changes}
+        return evaluate(
+            syn, spec.archs, facts.pop("data"), spec, make, RUNTIME, facts.pop("reporter"), **facts
+        )
+
+    return judge
+
+
+def real_set(data: Dataset, ipc: int = 2, **changes: Any) -> SyntheticSet:
+    """The first images of each class."""
+    rows = torch.cat([(data.train.labels == c).nonzero()[:ipc, 0] for c in range(3)])
+    images = data.info.normalize(data.train.fetch(rows).float() / 255)
+    labels = torch.arange(3).repeat_interleave(ipc)
+    return SyntheticSet(nn.Parameter(images), labels, data.info, **changes)
+
+
+def test_the_same_evaluation_twice_gives_the_same_figures(judge: Any, tiny: Dataset):
+    syn = real_set(tiny)
+    first = judge(syn)
+    torch.rand(9)
+    assert [r.accuracies for r in judge(syn).results] == [r.accuracies for r in first.results]
+
+
+def test_a_set_is_judged_beside_random_images_of_the_same_number(judge: Any, tiny: Dataset):
+    verdict = judge(real_set(tiny))
+    assert [r.subject for r in verdict.results] == ["set", "random"]
+    assert all(r.n == 2 and r.arch == str(NET) for r in verdict.results)
+    assert [r.subject for r in judge(real_set(tiny), baseline=False).results] == ["set"]
+
+
+def test_a_mosaic_is_judged_beside_full_images_and_beside_mosaics(judge: Any, tiny: Dataset):
+    verdict = judge(real_set(tiny, formation=Formation(2)))
+    assert [r.subject for r in verdict.results] == ["set", "random", "random 2x2"]
+
+
+def test_networks_of_the_set_and_of_the_baseline_are_pairs(
+    judge: Any, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[tuple[Tensor, int, Tensor]] = []
+
+    def spy(net: nn.Module, fetch: Any, count: int, spec: Any, seed: int, *_: Any) -> None:
+        weights = torch.cat([p.detach().flatten() for p in net.parameters()])
+        seen.append((weights, seed, fetch(torch.arange(count))[0]))
+
+    monkeypatch.setattr(evaluation, "fit", spy)
+    judge(real_set(tiny))
+    ours, theirs = seen[:2], seen[2:]
+    for (net, seed, _), (other_net, other_seed, _) in zip(ours, theirs, strict=True):
+        assert torch.equal(net, other_net)
+        assert seed == other_seed
+    assert not torch.equal(ours[0][0], ours[1][0])
+    assert ours[0][1] != ours[1][1]
+    assert torch.equal(ours[0][2], ours[1][2])  # one set
+    assert not torch.equal(theirs[0][2], theirs[1][2])  # a random draw for each network
+
+
+def test_random_images_are_of_the_right_class_and_distinct(tiny: Dataset):
+    from ddkit.data import RealImages
+
+    real = RealImages(tiny, 0, torch.device("cpu"))
+    ((_, draw),) = evaluation.baselines(real_set(tiny, ipc=4), real)
+    images, labels = draw(0)
+    assert labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    origin = torch.cdist(images.flatten(1), real.fetch(torch.arange(36)).flatten(1)).argmin(1)
+    assert len(set(origin.tolist())) == 12
+    assert torch.equal(tiny.train.labels[origin], labels)
+
+
+def test_networks_learn_from_the_set(judge: Any, tiny: Dataset):
+    spec = replace(QUICK, training=TrainSpec(epochs=20, batch_size=8, lr=0.05))
+    result = judge(real_set(tiny, ipc=4), spec, baseline=False).results[0]
+    assert result.mean > 0.7
+
+
+def test_soft_labels_are_what_networks_train_on(judge: Any, tiny: Dataset):
+    syn, spec = real_set(tiny, ipc=4), replace(QUICK, training=TrainSpec(epochs=20, lr=0.05))
+    certain = nn.functional.one_hot(syn.labels, 3).float()
+    hard = judge(syn, spec, baseline=False).results[0]
+    soft = judge(replace(syn, soft=certain), spec, baseline=False).results[0]
+    assert soft.accuracies == hard.accuracies
+    wrong = judge(replace(syn, soft=certain.roll(1, 1)), spec, baseline=False).results[0]
+    assert wrong.mean < 0.3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        tiny_dataset(size=8),
+        tiny_dataset(channels=1),
+        tiny_dataset(num_classes=4),
+    ],
+    ids=["size", "channels", "classes"],
+)
+def test_data_that_the_set_was_not_made_for_is_refused(other: Dataset, judge: Any, tiny: Dataset):
+    with pytest.raises(IncompatibleError, match="the set was made for tiny with"):
+        judge(real_set(tiny), data=other)
+
+
+def test_other_statistics_are_other_data(judge: Any, tiny: Dataset):
+    info = replace(tiny.info, mean=(0.1, 0.2, 0.3))
+    with pytest.raises(IncompatibleError, match="mean"):
+        judge(real_set(tiny), data=Dataset(info, tiny.train, tiny.test))
+
+
+@pytest.mark.parametrize(
+    "archs",
+    [
+        (NET, Part("convnett")),
+        (NET, Part("convnet", {"widht": 3})),
+        (NET, Part("convnet", {"depth": 9})),
+    ],
+    ids=["name", "option", "shape"],
+)
+def test_an_architecture_that_cannot_be_is_refused_before_any_is_trained(
+    archs: tuple[Part, ...], judge: Any, tiny: Dataset
+):
+    counting = Counting()
+    with pytest.raises(DDKitError):
+        judge(real_set(tiny), replace(QUICK, archs=archs), reporter=counting)
+    assert counting.epochs == 0
+
+
+def test_a_baseline_that_cannot_be_is_refused_before_anything_is_trained(judge: Any, tiny: Dataset):
+    labels = torch.arange(3).repeat_interleave(13)
+    syn = SyntheticSet(nn.Parameter(torch.randn(39, 3, 16, 16)), labels, tiny.info)
+    counting = Counting()
+    with pytest.raises(IncompatibleError, match="no-baseline"):
+        judge(syn, reporter=counting)
+    assert counting.epochs == 0
+    assert judge(syn, baseline=False).results
+
+
+def test_the_reporter_is_told_as_many_epochs_as_are_trained(judge: Any, tiny: Dataset):
+    for schedule in ("constant", "dc"):
+        counting = Counting()
+        training = TrainSpec(epochs=3, schedule=schedule)  # type: ignore[arg-type]
+        judge(real_set(tiny), replace(QUICK, training=training), reporter=counting)
+        assert counting.epochs == counting.total == (3 + (schedule == "dc")) * 2 * 2
+
+
+def test_a_set_of_unequal_classes_is_judged(judge: Any, tiny: Dataset):
+    rows = torch.tensor([0, 3, 6, 1, 2])
+    images = tiny.info.normalize(tiny.train.fetch(rows).float() / 255)
+    syn = SyntheticSet(nn.Parameter(images), tiny.train.labels[rows], tiny.info)
+    assert len(judge(syn).results) == 2
+
+
+def test_the_spread_is_the_sample_standard_deviation():
+    values = (0.5, 0.6, 0.9)
+    result = Result("convnet", "set", values, 1.0)
+    assert (result.n, result.mean) == (3, mean(values))
+    assert result.std == stdev(values)
+    assert Result("convnet", "set", (0.5,), 1.0).std is None
+
+
+def test_the_verdict_names_what_departs_from_its_protocol():
+    from ddkit.place import Place, Source
+    from ddkit.recipe import eval_spec
+
+    place = Place(Source("test"))
+    assert Verdict(eval_spec({"protocol": "dm"}, place)).protocol == "dm"
+    departing = Verdict(eval_spec({"protocol": "dm", "epochs": 3, "lr": 0.5}, place)).protocol
+    assert departing == "dm with epochs = 3, lr = 0.5"
+
+
+# From Python
+
+
+def test_a_set_loads_as_a_torch_dataset(set_file: Path):
+    data = ddkit.load(set_file)
+    assert len(data) == 20
+    image, label = data[19]
+    assert image.shape == (1, 8, 8)
+    assert int(label) == 9
+    assert data.classes == tuple(map(str, range(10)))
+    assert data.info.name == "digits"
+    batch, labels = next(iter(torch.utils.data.DataLoader(data, batch_size=5)))
+    assert batch.shape == (5, 1, 8, 8)
+    assert not batch.requires_grad
+    assert labels.tolist() == [0, 0, 1, 1, 2]
+    with pytest.raises(CheckpointError):
+        ddkit.load(set_file.parent / "absent")
+
+
+def test_python_does_what_the_commands_do(
+    tiny_recipe: Callable[..., Any],
+    recipe_file: Callable[..., Path],
+    tmp_path: Path,
+    set_file: Path,
+):
+    outcome = ddkit.distill(tiny_recipe(), out=tmp_path / "a")
+    assert outcome.folder.set.read_bytes() == set_file.read_bytes()
+    other = ddkit.distill(recipe_file(), ["seed=1"], tmp_path / "b")
+    assert other.synthetic.provenance["seed"] == 1
+    assert ddkit.distill(tiny_recipe(), ["seed=1"], tmp_path / "b").already
+    verdict = ddkit.evaluate(set_file, ["mlp"], 1, settings=["epochs=1"])
+    assert [(r.arch, r.subject, r.n) for r in verdict.results] == [
+        ("mlp", "set", 1),
+        ("mlp", "random", 1),
+    ]
+
+
+def test_the_stored_protocol_goes_and_the_caller_overrides_it(set_file: Path):
+    syn = SyntheticSet.load(set_file)
+    stored = stored_spec(syn)
+    assert (stored.protocol, stored.seeds, stored.training.epochs) == ("dm-digits", 2, 2)
+    assert [a.name for a in stored.archs] == ["convnet"]
+    assert NET.options.items() <= stored.archs[0].options.items()
+    changed = stored_spec(syn, ["lenet"], 7, ["epochs=9", "lr = 0.5", "augmentation=none"])
+    assert changed.archs == (Part("lenet"),)
+    assert (changed.seeds, changed.training.epochs, changed.training.lr) == (7, 9, 0.5)
+    assert changed.training.augmentation == "none"
+    named = stored_spec(syn, settings=["protocol=dc"])
+    assert (named.protocol, named.training.epochs) == ("dc", 300)  # not the stored two
+    with pytest.raises(RecipeError, match="did you mean 'epochs'"):
+        stored_spec(syn, settings=["epoch=3"])
+    with pytest.raises(RecipeError, match="must look like"):
+        stored_spec(syn, settings=["epochs"])
+
+
+def test_a_foreign_set_asks_for_its_data(tiny: Dataset, loaded: Any):
+    with pytest.raises(RecipeError, match="does not say which dataset"):
+        api.test_data(real_set(tiny), loaded)
+    verdict = ddkit.evaluate(
+        real_set(tiny), ["mlp"], 1, settings=["epochs=1"], dataset=tiny, baseline=False
+    )
+    assert verdict.results[0].n == 1

@@ -1,0 +1,241 @@
+"""Networks: fresh ones from their stream, trained ones from the cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from ddkit.data import DataInfo, Dataset, MemoryImages
+from ddkit.errors import Interrupted
+from ddkit.nets import Networks, ProxyPool, RawInput, build
+from ddkit.report import Metrics, Silent
+from ddkit.runtime import Runtime
+from ddkit.specs import Part, ProxySpec
+from ddkit.testing import stand_in
+from ddkit.train import accuracy
+
+CPU = torch.device("cpu")
+RUNTIME = Runtime(CPU)
+
+
+class Counting(Silent):
+    """Counts epochs and keeps notes; stops at a given epoch."""
+
+    def __init__(self, stop: int | None = None):
+        self.epochs = 0
+        self.notes: list[str] = []
+        self.stop = stop
+
+    def advance(self, metrics: Metrics, images: int = 0) -> None:
+        self.epochs += 1
+        if self.epochs == self.stop:
+            raise Interrupted("stopped")
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DDKIT_HOME", str(tmp_path))
+    return tmp_path
+
+
+def pool(data: Dataset, runtime: Runtime = RUNTIME, run_seed: int = 0, **changes: Any) -> ProxyPool:
+    facts = {"backbone": Part("stand-in"), "count": 2, "epochs": 2, "batch_size": 12, **changes}
+    return ProxyPool(ProxySpec(**facts), lambda: stand_in(data.info), data, runtime, run_seed)
+
+
+def prepared(data: Dataset, run_seed: int = 0, **changes: Any) -> tuple[ProxyPool, Counting]:
+    made, reporter = pool(data, run_seed=run_seed, **changes), Counting()
+    made.prepare(reporter)
+    return made, reporter
+
+
+def weights(net: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+def test_fresh_networks_depend_on_seed_and_counters_alone(tiny: Dataset):
+    nets = Networks(lambda: stand_in(tiny.info), 0, CPU)
+    first = weights(nets.fresh(3))
+    nets.fresh(1), torch.rand(9)
+    assert torch.equal(weights(nets.fresh(3)), first)
+    assert not torch.equal(weights(nets.fresh(4)), first)
+    other = Networks(lambda: stand_in(tiny.info), 1, CPU)
+    assert not torch.equal(weights(other.fresh(3)), first)
+    assert nets.fresh(0).training
+    assert not any(p.requires_grad for p in nets.fresh(0).parameters())
+
+
+def test_building_a_network_leaves_the_global_generator_alone(tiny: Dataset):
+    before = torch.get_rng_state()
+    build(lambda: stand_in(tiny.info), CPU, 0, "test")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_second_preparation_trains_nothing_and_draws_the_same(tiny: Dataset):
+    first, cold = prepared(tiny)
+    second, warm = prepared(tiny)
+    assert (cold.epochs, warm.epochs) == (4, 0)
+    for i in range(6):
+        assert torch.equal(weights(first.draw(i)), weights(second.draw(i)))
+
+
+def test_the_price_is_said_before_it_is_paid(tiny: Dataset):
+    _, cold = prepared(tiny)
+    assert "2 of 2 x stand-in to train, 2 epochs each on 36 images" in cold.notes[0]
+    assert "about" in cold.notes[0]
+    assert "% of the test images right" in cold.notes[1]
+    _, warm = prepared(tiny)
+    assert warm.notes == []
+
+
+def test_a_larger_pool_trains_only_what_is_missing(tiny: Dataset):
+    small, _ = prepared(tiny)
+    assert pool(tiny, count=5).missing() == [2, 3, 4]
+    _, reporter = prepared(tiny, count=5)
+    assert reporter.epochs == 6
+    assert prepared(tiny, count=1)[1].epochs == 0
+    assert pool(tiny, count=3).folder == small.folder
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weight_decay": 1e-3},
+        {"epochs": 3},
+        {"lr": 0.02},
+        {"momentum": 0.5},
+        {"batch_size": 6},
+        {"augmentation": "color"},
+        {"images": 12},
+        {"input": "raw"},
+        {"seed": 1},
+        {"backbone": Part("stand-in", {"width": 4})},
+        {"schedule": "steps", "milestones": (0.5,)},
+        {"cutmix": 0.5},
+    ],
+    ids=lambda c: next(iter(c)),
+)
+def test_whatever_changes_a_network_is_part_of_the_key(changes: dict[str, Any], tiny: Dataset):
+    assert pool(tiny, **changes).folder != pool(tiny).folder
+
+
+@pytest.mark.parametrize("changes", [{"count": 7}, {"mode": "train"}], ids=str)
+def test_what_changes_no_network_is_not_part_of_the_key(changes: dict[str, Any], tiny: Dataset):
+    assert pool(tiny, **changes).folder == pool(tiny).folder
+
+
+def test_other_images_make_another_pool(tiny: Dataset):
+    images = tiny.train.fetch(torch.arange(36))
+    images[0, 0, 0, 0] += 1
+    other = Dataset(tiny.info, MemoryImages(images, tiny.train.labels), tiny.test)
+    assert pool(other).folder != pool(tiny).folder
+
+
+def test_networks_trained_in_another_precision_are_others(tiny: Dataset):
+    half = Runtime(CPU, precision="bfloat16")
+    assert pool(tiny, runtime=half).folder != pool(tiny).folder
+
+
+@pytest.mark.parametrize("damage", [b"", b"nonsense", None], ids=["empty", "nonsense", "truncated"])
+def test_a_damaged_file_is_made_again_to_the_same_weights(damage: bytes | None, tiny: Dataset):
+    made, _ = prepared(tiny)
+    file = sorted(made.folder.iterdir())[1]
+    whole = file.read_bytes()
+    before = {name: x.clone() for name, x in load_file(file).items()}  # else they share the file
+    file.write_bytes(whole[:-50] if damage is None else damage)
+    prepared(tiny)
+    after = load_file(file)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert len(list(made.folder.iterdir())) == 2
+
+
+def test_an_interrupted_pool_keeps_what_is_finished(tiny: Dataset):
+    with pytest.raises(Interrupted):
+        pool(tiny, count=3).prepare(Counting(stop=3))
+    assert pool(tiny, count=3).missing() == [1, 2]
+
+
+def test_draws_depend_on_seed_and_counters_and_reach_every_member(tiny: Dataset):
+    made, _ = prepared(tiny)
+    drawn = [weights(made.draw(i)) for i in range(12)]
+    assert len({json.dumps(w[:3].tolist()) for w in drawn}) == 2
+    for i in (5, 0, 11):
+        assert torch.equal(weights(made.draw(i)), drawn[i])
+    other, _ = prepared(tiny, run_seed=1)
+    assert any(not torch.equal(weights(other.draw(i)), drawn[i]) for i in range(12))
+
+
+def test_drawn_networks_are_frozen_and_in_the_mode_asked_for(tiny: Dataset):
+    for mode in ("eval", "train"):
+        net = prepared(tiny, mode=mode)[0].draw(0)
+        assert net.training == (mode == "train")
+        assert not any(p.requires_grad for p in net.parameters())
+
+
+def test_drawing_before_preparing_is_a_mistake_of_the_program(tiny: Dataset):
+    with pytest.raises(RuntimeError, match="prepare"):
+        pool(tiny).draw(0)
+
+
+def test_proxies_learn(tiny: Dataset):
+    made, _ = prepared(tiny, epochs=25, lr=0.05, count=1)
+    assert accuracy(made.draw(0), tiny.test, tiny.info, RUNTIME) > 0.7
+
+
+def test_a_raw_network_sees_pixels_and_is_shown_normalised_images(tiny: Dataset):
+    net = stand_in(tiny.info)
+    raw = RawInput(net, tiny.info)
+    pixels = tiny.train.fetch(torch.arange(4)).float() / 255
+    normalised = tiny.info.normalize(pixels)
+    torch.testing.assert_close(raw(normalised), net(pixels))
+    torch.testing.assert_close(
+        raw.get_classifier()(raw.forward_head(raw.forward_features(normalised), pre_logits=True)),
+        raw(normalised),
+    )
+    made, _ = prepared(tiny, input="raw", epochs=25, lr=0.05, count=1)
+    assert accuracy(made.draw(0), tiny.test, tiny.info, RUNTIME) > 0.7
+
+
+@pytest.mark.parametrize("images", [3, 6, 12, 20])
+def test_a_pool_limited_to_so_many_images_trains_on_no_more(images: int, tiny: Dataset):
+    seen: set[int] = set()
+    data = Dataset(tiny.info, Watched(tiny.train, seen), tiny.test)
+    prepared(data, images=images, count=1)
+    assert len(seen) <= images
+    counts = torch.bincount(tiny.train.labels[sorted(seen)], minlength=3)
+    assert int(counts.max() - counts.min()) <= 1
+
+
+class Watched:
+    """Images that remember which of them were fetched."""
+
+    def __init__(self, source: Any, seen: set[int]):
+        self.source, self.seen = source, seen
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return self.source.labels
+
+    def fetch(self, index: torch.Tensor) -> torch.Tensor:
+        self.seen.update(index.tolist())
+        return self.source.fetch(index)
+
+    def to(self, device: torch.device) -> Watched:
+        return self
+
+    def fingerprint(self) -> str:
+        return self.source.fingerprint()
+
+
+def test_the_information_of_a_dataset_reaches_the_networks(tiny: Dataset):
+    assert isinstance(pool(tiny).info, DataInfo)

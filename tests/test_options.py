@@ -1,0 +1,140 @@
+"""A signature is a schema: what options may be, and what is said where they are not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+
+from ddkit.augment import Strategy
+from ddkit.errors import RecipeError
+from ddkit.options import (
+    Count,
+    Fraction,
+    Momentum,
+    NonNegative,
+    Positive,
+    Range,
+    Whole,
+    bind,
+    checked,
+    convert,
+    defaults,
+    describe,
+    schema,
+)
+from ddkit.place import Place, Source
+
+HERE = Place(Source("mine.toml"), "part")
+
+
+def make(info: str, width: Count, rate: Positive = 0.5, path: Path | None = None) -> Any:
+    return info, width, rate, path
+
+
+@dataclass
+class Made:
+    size: Count = 3
+    names: list[str] = field(default_factory=lambda: ["a"])
+
+
+def test_a_function_and_a_dataclass_are_schemas():
+    assert list(schema(make)) == ["info", "width", "rate", "path"]
+    assert schema(make)["width"].required
+    assert not schema(make)["rate"].required
+    assert defaults(make) == {"rate": 0.5, "path": None}
+    assert defaults(Made) == {"size": 3, "names": ["a"]}
+
+
+def test_bind_calls_with_what_the_user_gave_and_what_is_given():
+    assert bind(make, {"width": 4, "path": "x"}, HERE, info="i") == ("i", 4, 0.5, Path("x"))
+    assert bind(Made, {"size": 5}, HERE) == Made(5)
+
+
+def test_what_is_given_is_no_option():
+    with pytest.raises(RecipeError, match=r"part\.info: unknown option"):
+        bind(make, {"width": 4, "info": "mine"}, HERE, info="i")
+
+
+def test_every_problem_is_named_on_its_line():
+    with pytest.raises(RecipeError) as refusal:
+        checked(make, {"widht": 4, "rate": -1}, HERE, {"info": ""})
+    lines = str(refusal.value).splitlines()
+    assert lines == [
+        "mine.toml: part.widht: unknown option (did you mean 'width'?)",
+        "mine.toml: part.rate: must be above 0, not -1",
+        "mine.toml: part.width: missing; give an integer, at least 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hint", "good", "bad"),
+    [
+        (int, [0, -3], [1.0, "1", True, None]),
+        (float, [0.5, 2], ["0.5", True, None]),
+        (str, ["", "a"], [1, None]),
+        (bool, [True, False], [0, 1, "true"]),
+        (Path, ["a/b"], [1]),
+        (Count, [1, 10**9], [0, -1, 1.5, True]),
+        (Whole, [0, 5], [-1]),
+        (Positive, [1e-9, 3], [0, -1, float("inf"), float("nan")]),
+        (NonNegative, [0, 0.5], [-1e-9, float("nan")]),
+        (Fraction, [0, 1, 0.5], [1.01, -0.1]),
+        (Momentum, [0, 0.99], [1, 1.0, -0.1]),
+        (Literal["a", "b"], ["a"], ["c", 1, None]),
+        (Literal[1, 3], [1, 3], [True, 2, "1", 1.0]),
+        (Literal["auto"] | Count, ["auto", 4], ["none", 0, 2.5]),
+        (Count | None, [4, None], [0, "4"]),
+        (list[Fraction], [[], [0, 1]], [[2], 0.5, "ab", ["a"]]),
+        (tuple[int, ...], [[1, 2]], [[1.5]]),
+        (Annotated[int, Range(min=2, max=4)], [2, 4], [1, 5]),
+        (Annotated[float, Range(above=0, below=1)], [0.5], [0, 1]),
+        (Strategy, ["none", "color", "color_crop", "chain:flip_color"], ["", "blur", "chain:", 3]),
+        (Strategy, ["flip_cutout"], ["color_color", "none_crop", "chain:none", "color_"]),
+        (Any, [1, "a", None, [1]], []),
+    ],
+)
+def test_a_value_fits_its_type_and_range_or_is_refused(hint: Any, good: list[Any], bad: list[Any]):
+    for value in good:
+        result = convert(value, hint, HERE)
+        wanted = Path(value) if hint is Path else value
+        assert result == wanted or tuple(value) == result
+    for value in bad:
+        with pytest.raises(RecipeError, match=r"^mine\.toml: part(\.\d+)?: must be"):
+            convert(value, hint, HERE)
+
+
+def test_integers_become_floats_and_lists_tuples_where_wanted():
+    assert type(convert(2, Positive, HERE)) is float
+    assert convert([1, 2], tuple[float, ...], HERE) == (1.0, 2.0)
+
+
+def test_an_item_of_a_list_is_named_by_its_position():
+    with pytest.raises(RecipeError, match=r"part\.1: must be at most 1|part\.1: must be at least"):
+        convert([0.5, 2.0], list[Fraction], HERE)
+
+
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        (Count, "an integer, at least 1"),
+        (Literal["a", "b"], "'a' or 'b'"),
+        (Literal["auto"] | Count, "'auto' or an integer, at least 1"),
+        (Positive | None, "a number, above 0"),
+        (list[str], "a list of: a string"),
+        (Annotated[int, Range(min=1, below=9)], "an integer, at least 1 and below 9"),
+    ],
+)
+def test_types_are_described_in_words(hint: Any, words: str):
+    assert describe(hint) == words
+
+
+def test_options_for_anything_are_not_taken():
+    def loose(width: int = 1, **rest: Any) -> int:
+        return width
+
+    assert list(schema(loose)) == ["width"]
+    with pytest.raises(RecipeError, match="unknown option"):
+        bind(loose, {"height": 2}, HERE)
