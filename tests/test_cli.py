@@ -517,7 +517,59 @@ def test_a_broken_plugin_costs_one_line(
     assert "ddkit_sad_module" in said.err
 
 
+def test_a_disk_too_full_is_refused_dry_or_not(
+    recipe_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    from ddkit import plan
+
+    monkeypatch.setattr(plan, "disk_free", lambda path: 1000)
+    for dry in ([], ["--dry-run"]):
+        refused(ddkit("distill", recipe_file(), "--out", "out", *dry), 1, "1000 B free")
+    assert not Path("out").exists()
+
+
+def test_eval_refuses_a_place_it_cannot_write_to_before_training(set_file: Path):
+    Path("file").write_text("in the way")
+    said = ddkit("eval", set_file, "--set", "epochs=1", "--out", "file/verdict.json")
+    assert said.code == 1
+    assert "file" in said.err
+    assert "evaluate" not in said.err  # the line of progress
+
+
+@pytest.mark.parametrize("words", [["-v", "--version"], ["--version", "-v"]])
+def test_the_version_tells_of_torch_when_asked(words: list[str]):
+    said = ddkit(*words)
+    assert said.code == 0
+    assert f"torch {torch.__version__}" in said.out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes are POSIX's")
+def test_a_reader_that_goes_away_is_no_bug_of_ours():
+    process = start("recipes", "list")
+    process.stdout.close()  # type: ignore[union-attr]
+    assert "Traceback" not in process.stderr.read()  # type: ignore[union-attr]
+    process.wait()
+
+
 # Signals
+
+
+def test_an_interrupted_evaluation_says_what_is_so_and_writes_nothing(
+    set_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from ddkit import evaluation
+
+    original = evaluation.accuracy
+
+    def accuracy(*arguments: Any) -> float:
+        signal.raise_signal(signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(evaluation, "accuracy", accuracy)
+    said = ddkit("eval", set_file, "--set", "epochs=1", "--out", "verdict.json")
+    assert (said.code, said.out) == (130, "")
+    assert "cache" not in said.err  # which holds no judges
+    assert not Path("verdict.json").exists()
 
 
 def start(*words: str | Path) -> subprocess.Popen[str]:

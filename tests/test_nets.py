@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ddkit.data import DataInfo, Dataset, MemoryImages
-from ddkit.errors import Interrupted
+from ddkit.errors import CheckpointError, Interrupted
 from ddkit.nets import Networks, ProxyPool, RawInput, build
 from ddkit.report import Metrics, Silent
 from ddkit.runtime import Runtime
@@ -157,6 +157,17 @@ def test_a_damaged_file_is_made_again_to_the_same_weights(damage: bytes | None, 
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert len(list(made.folder.iterdir())) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_refused_before_the_price_is_paid(
+    tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("DDKIT_HOME", str(tmp_path / "file"))
+    reporter = Counting()
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        pool(tiny).prepare(reporter)
+    assert reporter.epochs == 0
 
 
 def test_an_interrupted_pool_keeps_what_is_finished(tiny: Dataset):

@@ -106,6 +106,12 @@ def test_a_value_fits_its_type_and_range_or_is_refused(hint: Any, good: list[Any
             convert(value, hint, HERE)
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e300])
+def test_what_no_float_holds_is_refused_in_words_that_are_true(value: float):
+    with pytest.raises(RecipeError, match=r"finite|at most"):
+        convert(value, Positive, HERE)
+
+
 def test_integers_become_floats_and_lists_tuples_where_wanted():
     assert type(convert(2, Positive, HERE)) is float
     assert convert([1, 2], tuple[float, ...], HERE) == (1.0, 2.0)
