@@ -15,6 +15,7 @@ from ddkit.compose import Composition, compose
 from ddkit.data import Dataset, RealImages
 from ddkit.errors import DivergedError, Interrupted
 from ddkit.nets import Networks, ProxyPool
+from ddkit.plan import check_disk
 from ddkit.plugins import Plugins
 from ddkit.recipe import Recipe
 from ddkit.report import JsonLines, Reporter, Tee
@@ -57,6 +58,7 @@ def run_recipe(
     parts = compose(recipe, plugins, runtime, dataset)
     recipe = parts.recipe
     folder = RunFolder(out) if out is not None else new_folder(Path("runs"), name)
+    check_disk(parts, folder.path)
     key = identity(recipe, parts.dataset.fingerprint())
     if folder.claim(key):
         return Outcome(folder, SyntheticSet.load(folder.set), parts.dataset, already=True)

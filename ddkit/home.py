@@ -54,6 +54,22 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written, before the work that it is to hold; writes nothing.
+
+    Raises:
+        CheckpointError: as `write_atomically`.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder; give a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in one step; errors as in `write_atomically`."""
 

@@ -127,6 +127,7 @@ class ProxyPool:
         """Train what is missing, after saying what it will cost; each network is kept at once."""
         missing = self.missing()
         if missing:
+            home.check_writable(self._path(missing[0]))
             seconds = self._price() * len(missing)
             reporter.note(
                 f"proxies: {len(missing)} of {self.spec.count} x {self.spec.backbone} to train, "

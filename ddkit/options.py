@@ -29,8 +29,7 @@ class Range:
 
     def __contains__(self, value: float) -> bool:
         return (
-            abs(value) <= LARGEST  # and so not NaN
-            and (self.min is None or value >= self.min)
+            (self.min is None or value >= self.min)
             and (self.max is None or value <= self.max)
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
@@ -133,6 +132,8 @@ def convert(value: Any, hint: Any, place: Place) -> Any:
         hint, *extras = get_args(hint)
         bound = next((e for e in extras if hasattr(e, "__contains__")), None)
     result, fits = _as(value, hint, place)
+    if isinstance(result, float) and not abs(result) <= LARGEST:  # nor is NaN
+        raise RecipeError(f"{place}: must be a finite number, at most {LARGEST}, not {value!r}")
     if not fits:
         raise RecipeError(f"{place}: must be {describe(hint)}, not {value!r}")
     if bound is not None and result is not None and result not in bound:

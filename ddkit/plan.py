@@ -13,19 +13,11 @@ HEADROOM = 64 << 20  # bytes for metrics, pictures and checkpoints besides the t
 
 
 def facts(parts: Composition, runtime: Runtime, out: Path) -> list[str]:
-    """Return lines on the device, the data, the set, the pool and the disk.
-
-    Raises:
-        CheckpointError: the disk under `out` is too full.
-    """
+    """Return lines on the device, the data, the set, the pool and the disk."""
     info, spec = parts.dataset.info, parts.recipe.synthetic
     pixels = info.channels * info.height * info.width
     stored = spec.ipc * info.num_classes * pixels * 4
     resident = (len(parts.dataset.train.labels) + len(parts.dataset.test.labels)) * pixels
-    disk = disk_free(out)
-    need = 6 * stored + HEADROOM  # the set, and a checkpoint with optimizer state, twice
-    if disk < need:
-        raise CheckpointError(f"{out}: {_size(disk)} free, but the run may write {_size(need)}")
     parameters = sum(p.numel() for p in parts.make().parameters())
     lines = [
         f"device     {runtime.device}, {runtime.precision}",
@@ -33,7 +25,7 @@ def facts(parts: Composition, runtime: Runtime, out: Path) -> list[str]:
         f"{'x'.join(map(str, info.shape))}, {info.num_classes} classes, {_size(resident)}",
         f"backbone   {parts.recipe.backbone}, {parameters:,} parameters",
         f"set        {spec.ipc * info.num_classes} images, {_size(stored)}",
-        f"disk       {_size(disk)} free",
+        f"disk       {_size(disk_free(out))} free",
     ]
     if parts.proxies is not None:
         missing = len(parts.proxies.missing())
@@ -42,6 +34,20 @@ def facts(parts: Composition, runtime: Runtime, out: Path) -> list[str]:
             f"{missing} of them to train"
         )
     return lines
+
+
+def check_disk(parts: Composition, out: Path) -> None:
+    """Refuse a disk that the run might fill.
+
+    Raises:
+        CheckpointError: less is free under `out` than the run may write.
+    """
+    info, spec = parts.dataset.info, parts.recipe.synthetic
+    stored = 4 * spec.ipc * info.num_classes * info.channels * info.height * info.width
+    need = 6 * stored + HEADROOM  # the set, and a checkpoint with optimizer state, twice
+    if disk_free(out) < need:
+        free = _size(disk_free(out))
+        raise CheckpointError(f"{out}: {free} free, but the run may write {_size(need)}")
 
 
 def disk_free(path: Path) -> int:

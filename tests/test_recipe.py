@@ -216,7 +216,7 @@ def test_a_bad_override_is_refused(item: str, words: str, tmp_path: Path):
         ('protocol = "idc"', 'protocol = "ibc"', 19, "no protocol is called 'ibc'"),
         ("chunk = 4", "chunk = 0", 24, "runtime.chunk: must be 'auto' or an integer"),
         ("weight = 0.05", "weight = -1", 7, "regularizers.0.weight: must be at least 0"),
-        ("weight = 1 ", "weight = nan ", 8, "regularizers.1.weight: must be at least 0"),
+        ("weight = 1 ", "weight = nan ", 8, "regularizers.1.weight: must be a finite number"),
     ],
 )
 def test_a_mistake_is_named_with_file_and_line(

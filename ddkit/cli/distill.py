@@ -88,7 +88,7 @@ def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None) -> None:
 
     from ddkit.checkpoint import RunFolder, identity
     from ddkit.compose import compose
-    from ddkit.plan import facts
+    from ddkit.plan import check_disk, facts
     from ddkit.runtime import open_runtime
 
     runtime = open_runtime(recipe.runtime)
@@ -96,6 +96,7 @@ def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None) -> None:
     recipe = parts.recipe
     if out is not None:
         RunFolder(out).check(identity(recipe, parts.dataset.fingerprint()))
+    check_disk(parts, out or Path("runs"))
     for line in facts(parts, runtime, out or Path("runs")):
         click.echo(line, err=True)
     click.echo(tomli_w.dumps(recipe.table()), nl=False)
@@ -103,11 +104,12 @@ def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None) -> None:
 
 def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Terminal) -> None:
     from ddkit.api import judged
+    from ddkit.checkpoint import VERDICT
     from ddkit.cli.evaluate import write_verdict
     from ddkit.cli.progress import print_verdict
     from ddkit.runtime import open_runtime
 
     runtime = open_runtime(recipe.runtime)
     verdict = judged(outcome.synthetic, outcome.dataset, recipe.eval, loaded, runtime, reporter)
-    write_verdict(verdict, outcome.folder.set)
+    write_verdict(verdict, outcome.folder.set, outcome.folder.path / VERDICT)
     print_verdict(verdict)

@@ -51,13 +51,16 @@ def evaluate(
       ddkit eval --archs convnet,resnet18,timm/vit_tiny_patch16_224 --seeds 5
     """
     from ddkit import api
-    from ddkit.checkpoint import newest_set, set_file
+    from ddkit.checkpoint import VERDICT, newest_set, set_file
     from ddkit.cli.progress import print_verdict
+    from ddkit.home import check_writable
     from ddkit.specs import RuntimeSpec
     from ddkit.synthetic import SyntheticSet
 
     path = set_file(set_) if set_ else newest_set(Path("runs"))
     syn = SyntheticSet.load(path)
+    target = out or path.parent / VERDICT
+    check_writable(target)
     reporter = options.open_reporter(quiet)
     reporter.note(f"judging {path}")
     if protocol is not None:
@@ -72,18 +75,16 @@ def evaluate(
         runtime=RuntimeSpec(device=device or "auto"),
         reporter=reporter,
     )
-    write_verdict(verdict, path, out)
+    write_verdict(verdict, path, target)
     if as_json:
         click.echo(json.dumps({"set": str(path)} | verdict.to_dict(), indent=2))
     else:
         print_verdict(verdict)
 
 
-def write_verdict(verdict: Verdict, path: Path, out: Path | None = None) -> None:
-    """Write the verdict on the set at `path` as JSON, beside it unless `out` says where."""
-    from ddkit.checkpoint import VERDICT
+def write_verdict(verdict: Verdict, path: Path, target: Path) -> None:
+    """Write the verdict on the set at `path` as JSON to `target`."""
     from ddkit.home import write_text
 
     text = json.dumps({"set": path.name} | verdict.to_dict(), indent=2) + "\n"
-    target = out or path.parent / VERDICT
     write_text(target, text)

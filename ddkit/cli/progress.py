@@ -76,8 +76,9 @@ class Terminal:
             self._drawn = now
             self._draw(metrics, now)
         if self._stop:
+            kept = "; finished networks are kept in the cache" if self._name == "proxies" else ""
             self.end()
-            raise Interrupted("stopped; finished networks are kept in the cache")
+            raise Interrupted(f"stopped{kept}")
 
     def _draw(self, metrics: Metrics, now: float) -> None:
         seconds = max(now - self._started, 1e-9)

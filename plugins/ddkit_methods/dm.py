@@ -8,26 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
 from torch.optim import SGD
 
 from ddkit import hookimpl
 from ddkit.augment import Strategy, draw_per_class
-from ddkit.groups import Groups
 from ddkit.method import Method
 from ddkit.options import Count, Momentum, Positive
 from ddkit.regularizer import Match
 from ddkit.report import Metrics
 from ddkit.run import Run, added
-
-
-def mean_matching(real: Tensor, real_groups: Groups, syn: Tensor, groups: Groups) -> Tensor:
-    """Return the squared distance of class means, summed over feature dimensions and classes.
-
-    `real` [M,D] and `syn` [N,D] are features of the same classes. Nothing divides by the number of
-    dimensions or classes: the published learning rates belong to this scaling (paper, eq. 4).
-    """
-    return (real_groups.mean(real) - groups.mean(syn)).square().sum()
+from ddkit_methods.class_losses import mean_matching
 
 
 @dataclass

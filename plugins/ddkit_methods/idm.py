@@ -9,25 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
-from torch import Tensor
-
 from ddkit import hookimpl
 from ddkit.augment import Strategy, draw_per_class
 from ddkit.backbone import Backbone
-from ddkit.groups import Groups
 from ddkit.method import Method
 from ddkit.options import Count, Momentum, NonNegative, Positive
 from ddkit.regularizer import Match
 from ddkit.report import Metrics
 from ddkit.run import Run, added
 from ddkit.sweep import ClassSweep
-from ddkit_methods.class_losses import classification
+from ddkit_methods.class_losses import classification, mean_matching
 from ddkit_methods.idm_queue import Queue, Training
-
-
-def mean_matching(real: Tensor, real_groups: Groups, syn: Tensor, groups: Groups) -> Tensor:
-    """Return the squared distance of class means, summed over feature dimensions and classes."""
-    return (real_groups.mean(real) - groups.mean(syn)).square().sum()
 
 
 @dataclass
