@@ -103,7 +103,7 @@ def evaluate(
     loaded = plugins.load()
     spec = stored_spec(made, archs, seeds, settings)
     data = dataset or test_data(made, loaded)
-    opened = open_runtime(runtime or RuntimeSpec())
+    opened = open_runtime(runtime or stored_runtime(made))
     return judged(made, data, spec, loaded, opened, reporter or Silent(), baseline)
 
 
@@ -128,7 +128,7 @@ def judged(
 
 def judge_maker(part: Part, plugins: Plugins, info: DataInfo) -> Build:
     """Return a function that builds the judge `part`, checked on blank images."""
-    place = Place(Source("--archs"), part.name)
+    place = Place(Source("judge"), part.name)
     make = backbone_maker(part, plugins, place, info)
     probe(make, info, place)
     return make
@@ -157,6 +157,12 @@ def stored_spec(
                 preset.pop(key, None)
     place = Place(Source("evaluation"))
     return eval_spec(table, place, recipe.get("backbone", "convnet"))
+
+
+def stored_runtime(syn: SyntheticSet, device: str | None = None) -> RuntimeSpec:
+    """Return how judges of `syn` are to run: in the precision of its recipe."""
+    precision = syn.recipe.get("runtime", {}).get("precision", RuntimeSpec.precision)
+    return RuntimeSpec(device=device or RuntimeSpec.device, precision=precision)
 
 
 def parse_setting(item: str) -> dict[str, Any]:

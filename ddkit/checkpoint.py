@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import zipfile
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import tomli_w
 import torch
 
+from ddkit import home
 from ddkit.errors import CheckpointError
 from ddkit.home import write_atomically, write_text
 from ddkit.method import Method
@@ -26,6 +28,7 @@ STATUS, CHECKPOINT, VERDICT = "run.json", "checkpoint.pt", "eval.json"
 def identity(recipe: Recipe, data: str) -> str:
     """Return the hash of what determines the set: the resolved recipe and the data."""
     table = recipe.table()
+    table.pop("eval")  # judges come after
     table["runtime"] = {
         k: v for k, v in table["runtime"].items() if k not in ("device", "checkpoint_seconds")
     }
@@ -85,8 +88,10 @@ class RunFolder:
         Raises:
             CheckpointError: it holds something else.
         """
-        if self.path.exists() and not self.path.is_dir():
+        if os.path.exists(self.path) and not os.path.isdir(self.path):  # noqa: PTH110, PTH112
             raise CheckpointError(f"{self.path}: is a file; give a folder")
+        if not os.access(home.existing(self.path), os.W_OK | os.X_OK):
+            raise CheckpointError(f"{self.path}: cannot be written: permission denied")
         status = self.status()
         if status and status.get("identity") != run_identity:
             raise CheckpointError(
@@ -101,6 +106,9 @@ class RunFolder:
         state = {
             "identity": run_identity,
             "step": step,
+            "chunk": run.chunk,
+            "seconds": run.seconds,
+            "drawn": run.real.drawn,
             "images": run.synthetic.images.detach(),
             "soft": run.synthetic.soft,
             "optimizers": [o.state_dict() for o in run.optimizers],
@@ -126,6 +134,8 @@ class RunFolder:
             with torch.no_grad():
                 run.synthetic.images.copy_(state["images"])
             run.synthetic.soft = state["soft"]
+            run.chunk, run.seconds = state["chunk"], float(state["seconds"])
+            run.real.drawn = int(state["drawn"])
             for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             method.load_state_dict(state["method"])

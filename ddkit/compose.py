@@ -61,6 +61,7 @@ def compose(
     check_requirements(recipe, method, terms)
     check_space(recipe)
     data = dataset or make_dataset(recipe.dataset, plugins, recipe.place("dataset"))
+    data = data.to(runtime.device)
     counts = torch.bincount(data.train.labels, minlength=data.info.num_classes).tolist()
     check_ipc(recipe.synthetic, counts, data.info)
     make = backbone_maker(recipe.backbone, plugins, recipe.place("backbone"), data.info)
@@ -152,7 +153,7 @@ def plain(part: Part, registry: Registry) -> Part:
     component, _ = registry.resolve(part.name)
     given = defaults(component.factory)
     options = {k: v for k, v in part.options.items() if k not in given or given[k] != v}
-    return Part(part.name, options)
+    return Part(part.name, dict(sorted(options.items())))
 
 
 def _without(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

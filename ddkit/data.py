@@ -112,14 +112,22 @@ class MemoryImages:
             )
         self.images = images
         self.labels = labels.long().cpu()
+        self._fingerprint: str | None = None
 
     def fetch(self, index: Tensor) -> Tensor:
         return self.images[index.to(self.images.device)]
 
     def to(self, device: torch.device) -> MemoryImages:
-        return MemoryImages(self.images.to(device), self.labels)
+        moved = MemoryImages(self.images.to(device), self.labels)
+        moved._fingerprint = self._fingerprint
+        return moved
 
     def fingerprint(self) -> str:
+        if self._fingerprint is None:
+            self._fingerprint = self._hash()
+        return self._fingerprint
+
+    def _hash(self) -> str:
         digest = blake2b(digest_size=16)
         digest.update(repr(tuple(self.images.shape)).encode())
         digest.update(self.images.cpu().contiguous().numpy().data)
@@ -193,7 +201,7 @@ class RealImages:
     """
 
     def __init__(self, dataset: Dataset, seed: int, device: torch.device):
-        self.info = dataset.info
+        self.info = dataset.info.to(device)
         self.source = dataset.train.to(device)
         self.seed = seed
         self.device = device
@@ -209,7 +217,7 @@ class RealImages:
         columns = torch.arange(int(counts.max()))
         inside = columns < counts[:, None]
         self._table = order[(starts[:, None] + columns).clamp_max(len(order) - 1)].to(device)
-        self._outside = (~inside).to(device)
+        self._outside = ~inside
         self._last: tuple[Any, Tensor] | None = None
         self._decks: dict[tuple[str, int], tuple[int, Tensor]] = {}
         self._groups: dict[Any, tuple[Groups, Tensor]] = {}
@@ -273,8 +281,8 @@ class RealImages:
         """Return all image numbers of class `c`, shuffled for the given lap."""
         kept = self._decks.get((stream, c))
         if kept is None or kept[0] != lap:
-            rng = streams.generator(self.seed, f"{stream}-deck", lap, c, device=self.device)
-            order = torch.randperm(self.counts[c], generator=rng, device=self.device)
+            rng = streams.generator(self.seed, f"{stream}-deck", lap, c)
+            order = torch.randperm(self.counts[c], generator=rng).to(self.device)
             kept = self._decks[(stream, c)] = (lap, self._table[c][order])
         return kept[1]
 
@@ -282,11 +290,10 @@ class RealImages:
         """Return drawn image numbers of every class, [C,k]; short classes are filled up."""
         key = (per_class, step, stream)
         if self._last is None or self._last[0] != key:
-            rng = streams.generator(self.seed, stream, step, device=self.device)
-            keys = torch.rand(self._table.shape, generator=rng, device=self.device)
-            keys.masked_fill_(self._outside, -1.0)
+            rng = streams.generator(self.seed, stream, step)  # on the CPU, for all devices alike
+            keys = torch.rand(self._table.shape, generator=rng).masked_fill_(self._outside, -1.0)
             chosen = keys.topk(min(per_class, keys.shape[1]), dim=1).indices
-            self._last = (key, self._table.gather(1, chosen))
+            self._last = (key, self._table.gather(1, chosen.to(self.device)))
         return self._last[1]
 
 

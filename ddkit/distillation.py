@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ddkit import __version__, pictures
+from ddkit import __version__, pictures, streams
 from ddkit.checkpoint import GRID, RunFolder, identity, new_folder
 from ddkit.compose import Composition, compose
 from ddkit.data import Dataset, RealImages
@@ -64,16 +64,14 @@ def run_recipe(
         return Outcome(folder, SyntheticSet.load(folder.set), parts.dataset, already=True)
     folder.write_recipe(recipe)
     run = prepare(parts, runtime, reporter)
-    start = time.perf_counter()
     _loop(run, parts, folder, key, reporter)
     syn = run.synthetic
     syn.recipe = recipe.table()
     syn.provenance = provenance(recipe, parts.dataset)
     syn.save(folder.set)
     pictures.write_grid(syn, folder.path / GRID)
-    seconds = time.perf_counter() - start
     folder.finish(
-        seconds=round(seconds, 2),
+        seconds=round(run.seconds, 2),
         device=str(runtime.device),
         threads=torch.get_num_threads(),
         peak_memory=runtime.memory(),
@@ -119,18 +117,22 @@ def _loop(run: Run, parts: Composition, folder: RunFolder, key: str, reporter: R
     both = Tee(lines, reporter)
     both.begin("distill", total, done)
     saved = checked = time.monotonic()
+    started = saved - run.seconds  # of this session and those before it
     try:
         for i in range(done, total):
             before = run.real.drawn
-            metrics = method.step(run, i)
+            with streams.global_generator(run.seed, "layers", i, device=run.runtime.device):
+                metrics = method.step(run, i)
             try:  # an interrupt inside of a step leaves nothing to save
                 both.advance(metrics, run.real.drawn - before)
             except Interrupted:
                 lines.flush()
                 _refuse_non_finite(run, folder)
+                run.seconds = time.monotonic() - started
                 folder.save(run, method, i + 1, key)
                 raise Interrupted(_stopped(i + 1, total, folder)) from None
             now = time.monotonic()
+            run.seconds = now - started
             if now - checked > CHECK_SECONDS or i + 1 == total:
                 lines.flush()
                 _refuse_non_finite(run, folder)
@@ -139,6 +141,7 @@ def _loop(run: Run, parts: Composition, folder: RunFolder, key: str, reporter: R
                 folder.save(run, method, i + 1, key)
                 saved = now
         method.finish(run)
+        run.seconds = time.monotonic() - started
     finally:
         both.end()
 
@@ -151,7 +154,7 @@ def _stopped(step: int, total: int, folder: RunFolder) -> str:
 
 
 def _refuse_non_finite(run: Run, folder: RunFolder) -> None:
-    """Stop a run that has diverged; the update that showed it was not made.
+    """Stop a run that has diverged; the gradient that showed it was not applied.
 
     Raises:
         DivergedError: naming the step and the term, where a loss shows it.

@@ -48,10 +48,26 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner may read
         temporary.replace(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from None
+    except Exception as error:
+        if not _of_the_disk(error):
+            raise
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: cannot be written: {reason}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _of_the_disk(error: Exception) -> bool:
+    """Whether writing failed: torch and safetensors raise errors of their own at a full disk."""
+    return isinstance(error, OSError | RuntimeError) or type(error).__name__ == "SafetensorError"
+
+
+def existing(path: Path) -> Path:
+    """Return the nearest of `path` and its parents that exists, as far as may be seen."""
+    path = path.absolute()
+    while not os.path.exists(path) and path != path.parent:  # noqa: PTH110 - never raises
+        path = path.parent
+    return path
 
 
 def check_writable(path: Path) -> None:

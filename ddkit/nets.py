@@ -141,9 +141,14 @@ class ProxyPool:
                 reporter.end()
             mean = 100 * sum(tested) / len(tested)
             reporter.note(f"proxies: {mean:.1f} % of the test images right, on average")
-        self._states = {i: self._load(i) for i in range(self.spec.count)}
-        self._net = freeze(build(self._make, self._runtime.device, 0, "proxy-module"))
+        states = (self._load(i) for i in range(self.spec.count))
+        self._states = {i: self._placed(state) for i, state in enumerate(states)}
+        self._net = freeze(self.build().to(self._runtime.device))
         self._net.train(self.spec.mode == "train")
+
+    def build(self) -> nn.Module:
+        """Return a network of the pool's kind, untrained."""
+        return build(self._make, torch.device("cpu"), self.spec.seed, "proxy-module")
 
     @property
     def module(self) -> nn.Module:
@@ -155,7 +160,10 @@ class ProxyPool:
     def draw(self, *counters: int) -> nn.Module:
         """Return a uniformly drawn member of the pool, frozen; the same module every time."""
         rng = streams.generator(self._seed, "proxies", *counters)
-        index = int(torch.randint(self.spec.count, (), generator=rng))
+        return self.member(int(torch.randint(self.spec.count, (), generator=rng)))
+
+    def member(self, index: int) -> nn.Module:
+        """Return member `index`, in the same module as `draw`."""
         self.module.load_state_dict(self._states[index])
         return self.module
 
@@ -166,6 +174,13 @@ class ProxyPool:
     def trained(self, index: int) -> dict[str, Tensor]:
         """Return the weights of member `index`."""
         return self._states[index]
+
+    def _placed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return weights on the device, if the whole pool takes no more than the budget there."""
+        size = sum(v.numel() * v.element_size() for v in state.values())
+        if size * self.spec.count > self._runtime.budget:
+            return state
+        return {k: v.to(self._runtime.device) for k, v in state.items()}
 
     def _train(self, index: int, reporter: Reporter) -> float:
         net = self._new(index)

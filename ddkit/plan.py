@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from ddkit import home
 from ddkit.compose import Composition
 from ddkit.errors import CheckpointError
 from ddkit.runtime import Runtime
@@ -44,18 +45,26 @@ def check_disk(parts: Composition, out: Path) -> None:
     """
     info, spec = parts.dataset.info, parts.recipe.synthetic
     stored = 4 * spec.ipc * info.num_classes * info.channels * info.height * info.width
-    need = 6 * stored + HEADROOM  # the set, and a checkpoint with optimizer state, twice
-    if disk_free(out) < need:
-        free = _size(disk_free(out))
-        raise CheckpointError(f"{out}: {free} free, but the run may write {_size(need)}")
+    # the set, and a checkpoint with optimizer state, twice
+    _check_free(out, 6 * stored + HEADROOM, "the run")
+    if parts.proxies is not None:
+        size = sum(p.numel() * p.element_size() for p in parts.proxies.build().parameters())
+        pool = size * len(parts.proxies.missing())
+        _check_free(parts.proxies.folder, pool, "the pool of proxies")
+
+
+def _check_free(path: Path, need: int, what: str) -> None:
+    free = disk_free(path)
+    if free < need:
+        raise CheckpointError(f"{path}: {_size(free)} free, but {what} may write {_size(need)}")
 
 
 def disk_free(path: Path) -> int:
     """Return the free bytes on the disk that `path` is or will be on."""
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
+    try:
+        return shutil.disk_usage(home.existing(path)).free
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be used: {error.strerror}") from None
 
 
 def _size(count: float) -> str:

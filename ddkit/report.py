@@ -11,6 +11,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ddkit.errors import CheckpointError
+from ddkit.home import write_text
+
 Metrics = Mapping[str, Tensor]
 """Names to scalars on the device; only reporters read their values, a few times a second."""
 
@@ -72,18 +75,22 @@ class JsonLines:
         self._flushed = time.monotonic()
         if not self._pending:
             return
-        with self.path.open("a", encoding="utf-8") as file:
-            for values in read_all(self._pending):
-                line = {"step": self._step} | values
-                file.write(json.dumps(line) + "\n")
-                self._step += 1
+        lines = []
+        for values in read_all(self._pending):
+            lines.append(json.dumps({"step": self._step} | values) + "\n")
+            self._step += 1
         self._pending = []
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(lines)
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from None
 
 
 def keep_lines(path: Path, count: int) -> None:
     """Cut a file of JSON lines down to its first `count`, as a resumed run needs."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    path.write_text("".join(lines[:count]), encoding="utf-8")
+    write_text(path, "".join(lines[:count]))
 
 
 def read_all(batch: list[Metrics]) -> list[dict[str, float]]:

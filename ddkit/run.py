@@ -46,6 +46,7 @@ class Run:
     def __post_init__(self) -> None:
         self.bad = torch.zeros((), dtype=torch.bool, device=self.runtime.device)
         self.chunk = self.runtime.chunk
+        self.seconds = 0.0  # spent on steps, in all sessions
 
     @property
     def num_classes(self) -> int:
@@ -73,11 +74,15 @@ class Run:
         normalisation, whose batch is all classes and is never split.
         """
         classes = torch.arange(self.num_classes)
-        if has_batch_statistics(net):
+        if has_batch_statistics(net) or self._proxy_is_bound_to_the_batch():
             return iter((classes,))
         if self.chunk is None:
             self.chunk = self._fitting(net, images)
         return iter(classes.split(self.chunk))
+
+    def _proxy_is_bound_to_the_batch(self) -> bool:
+        pool = self.proxies
+        return pool is not None and pool.spec.mode == "train" and has_batch_statistics(pool.module)
 
     def _fitting(self, net: nn.Module, images: int | None) -> int:
         """Return how many classes' images fit the budget, from one image's graph."""

@@ -57,6 +57,8 @@ def open_runtime(spec: RuntimeSpec) -> Runtime:
         raise RecipeError("WORLD_SIZE is above 1: this release runs in one process; drop torchrun")
     device = _device(spec.device)
     keep_freed_memory()
+    if device.type == "cuda" and spec.precision == "float32":
+        torch.backends.cudnn.allow_tf32 = False  # float32 means float32
     default = GPU_MICRO_BATCH if device.type == "cuda" else CPU_MICRO_BATCH
     return Runtime(
         device=device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ddkit.errors import RecipeError, near
@@ -34,12 +35,12 @@ def find_recipe(name_or_path: Path | str) -> Path:
         RecipeError: there is neither; near names are suggested.
     """
     path = Path(name_or_path)
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113 - raises nothing where a parent may not be read
         return path
     names = recipes()
     if str(name_or_path) in names:
         return names[str(name_or_path)]
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112
         raise RecipeError(f"{path}: is a folder; give a recipe file")
     hint = near(path.stem, names) or "; `ddkit recipes list` shows the shipped ones"
     raise RecipeError(f"{name_or_path}: no such file, and no shipped recipe of that name{hint}")

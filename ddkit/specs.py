@@ -43,6 +43,11 @@ class SyntheticSpec:
     bound: Count = 128
     space: Literal["normalized", "pixel"] = "normalized"
 
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """Every factor that a stored image may be read with."""
+        return (self.factor,) if self.kind == "single" else tuple(range(1, self.factor + 1))
+
 
 @dataclass(frozen=True)
 class TrainSpec:
@@ -118,7 +123,7 @@ class EvalSpec:
 
     `presets`: patterns of architecture names, such as ``timm/vit_*``, with the settings by which
     those depart from `training`, since one rate that suits a ConvNet leaves others at chance; the
-    last pattern that matches goes.
+    longest pattern that matches goes.
     """
 
     archs: tuple[Part, ...]
@@ -129,8 +134,8 @@ class EvalSpec:
 
     def preset(self, arch: Part) -> Mapping[str, Any]:
         """Return the settings in which the training of `arch` departs from `training`."""
-        matching = [v for pattern, v in self.presets.items() if fnmatchcase(arch.name, pattern)]
-        return matching[-1] if matching else {}
+        matching = [p for p in self.presets if fnmatchcase(arch.name, p)]
+        return self.presets[max(matching, key=len)] if matching else {}
 
     def training_of(self, arch: Part) -> TrainSpec:
         """Return how networks of `arch` are trained."""

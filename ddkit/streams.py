@@ -22,16 +22,26 @@ def derive(seed: int, stream: str, *counters: int) -> int:
 def generator(
     seed: int, stream: str, *counters: int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """Return a generator for the named stream at the given counters."""
+    """Return a generator for the named stream at the given counters.
+
+    Draws on the CPU are the same for every device; only what is too large to be moved there at each
+    step should be drawn on another.
+    """
     return torch.Generator(device).manual_seed(derive(seed, stream, *counters))
 
 
 @contextmanager
-def global_generator(seed: int, stream: str, *counters: int) -> Iterator[None]:
-    """Seed torch's global CPU generator inside the block, and restore it after.
+def global_generator(
+    seed: int, stream: str, *counters: int, device: torch.device | None = None
+) -> Iterator[None]:
+    """Seed torch's global generators (CPU, and `device`'s) inside the block; restore them after.
 
-    Layers draw their initial weights from the global generator and take no other.
+    Layers draw initial weights and dropout from the global generator and take no other.
     """
-    with torch.random.fork_rng(devices=[]):
+    cuda = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
         torch.random.default_generator.manual_seed(derive(seed, stream, *counters))
+        for own in cuda:
+            with torch.cuda.device(own):
+                torch.cuda.manual_seed(derive(seed, stream, *counters))
         yield

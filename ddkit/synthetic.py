@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -141,7 +142,7 @@ class SyntheticSet:
             "recipe": self.recipe,
             "provenance": self.provenance,
         }
-        metadata = {KEY: json.dumps(described, sort_keys=True)}
+        metadata = {KEY: json.dumps(described)}
         write_atomically(path, lambda p: save_file(tensors, p, metadata))
 
     @classmethod
@@ -152,7 +153,7 @@ class SyntheticSet:
             CheckpointError: missing, truncated, not safetensors, or not a set of ddkit's.
         """
         path = Path(path)
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113 - raises nothing where it may not be read
             raise CheckpointError(f"{path}: no such file")
         try:
             with safe_open(path, framework="pt") as file:

@@ -40,26 +40,41 @@ def fit(
     """
     net.train()
     optimizer = optimizer or make_optimizer(net, spec, spec.lr)
-    for epoch, rate in enumerate(rates(spec)):
-        if rate != optimizer.param_groups[0]["lr"]:
-            if spec.schedule == "dc":  # the published loop starts anew here
-                optimizer = make_optimizer(net, spec, rate)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-        total = torch.zeros((), device=runtime.device)
-        for step, rows in enumerate(batches(count, spec.batch_size, seed, epoch)):
-            images, targets = fetch(rows)
-            rng = streams.generator(seed, "train-augment", epoch, step)
-            images = draw_per_image(spec.augmentation, len(rows), rng).single(images)
-            images, other, share = cutmix(images, spec.cutmix, rng)
-            with runtime.autocast():
-                logits = net(images)
-            loss = mixed_loss(logits.float(), targets, other, share)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach() * len(rows)
-        reporter.advance({"loss": total / count}, images=count)
+    with streams.global_generator(seed, "layers", device=runtime.device):  # dropout
+        for epoch, rate in enumerate(rates(spec)):
+            if rate != optimizer.param_groups[0]["lr"]:
+                if spec.schedule == "dc":  # the published loop starts anew here
+                    optimizer = make_optimizer(net, spec, rate)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+            loss = _epoch(net, optimizer, fetch, count, spec, (seed, epoch), runtime)
+            reporter.advance({"loss": loss}, images=count)
+
+
+def _epoch(
+    net: nn.Module,
+    optimizer: Optimizer,
+    fetch: Fetch,
+    count: int,
+    spec: TrainSpec,
+    at: tuple[int, int],
+    runtime: Runtime,
+) -> Tensor:
+    """Take one epoch, `at` (seed, number); return its mean loss."""
+    total = torch.zeros((), device=runtime.device)
+    for step, rows in enumerate(batches(count, spec.batch_size, *at)):
+        images, targets = fetch(rows)
+        rng = streams.generator(at[0], "train-augment", at[1], step)
+        images = draw_per_image(spec.augmentation, len(rows), rng).single(images)
+        images, other, share = cutmix(images, spec.cutmix, rng)
+        with runtime.autocast():
+            logits = net(images)
+        loss = mixed_loss(logits.float(), targets, other, share)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total += loss.detach() * len(rows)
+    return total / count
 
 
 def epochs(spec: TrainSpec) -> int:

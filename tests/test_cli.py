@@ -121,7 +121,7 @@ def test_distill_with_eval_judges_the_set_beside_random_images(recipe_file: Call
     said = ddkit("distill", recipe_file(), "--out", "out", "--eval")
     assert said.code == 0, said.err
     assert "random" in said.out
-    assert "convnet(width=8, depth=2)" in said.out
+    assert "convnet(depth=2, width=8)" in said.out
     verdict = json.loads(Path("out/eval.json").read_text())
     assert [r["subject"] for r in verdict["results"]] == ["set", "random"]
     assert all(r["n"] == 2 for r in verdict["results"])

@@ -110,6 +110,13 @@ def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Terminal
     from ddkit.runtime import open_runtime
 
     runtime = open_runtime(recipe.runtime)
-    verdict = judged(outcome.synthetic, outcome.dataset, recipe.eval, loaded, runtime, reporter)
+    need = outcome.synthetic.ipc * outcome.synthetic.formation.pieces
+    fewest = int(outcome.dataset.train.labels.bincount().min())
+    if need > fewest:
+        reporter.note(f"no random baseline: it needs {need} images per class, there are {fewest}")
+    verdict = judged(
+        *(outcome.synthetic, outcome.dataset, recipe.eval, loaded, runtime, reporter),
+        baseline=need <= fewest,
+    )
     write_verdict(verdict, outcome.folder.set, outcome.folder.path / VERDICT)
     print_verdict(verdict)

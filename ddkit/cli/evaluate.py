@@ -54,7 +54,7 @@ def evaluate(
     from ddkit.checkpoint import VERDICT, newest_set, set_file
     from ddkit.cli.progress import print_verdict
     from ddkit.home import check_writable
-    from ddkit.specs import RuntimeSpec
+    from ddkit.runtime import open_runtime
     from ddkit.synthetic import SyntheticSet
 
     path = set_file(set_) if set_ else newest_set(Path("runs"))
@@ -65,15 +65,16 @@ def evaluate(
     reporter.note(f"judging {path}")
     if protocol is not None:
         settings = (*settings, f'protocol="{protocol}"')
-    verdict = api.evaluate(
+    loaded = options.load_plugins()
+    names = [a.strip() for a in archs.split(",") if a.strip()] if archs else None
+    verdict = api.judged(
         syn,
-        archs.split(",") if archs else None,
-        seeds,
-        settings=settings,
-        baseline=not no_baseline,
-        dataset=api.test_data(syn, options.load_plugins(), None if data is None else str(data)),
-        runtime=RuntimeSpec(device=device or "auto"),
-        reporter=reporter,
+        api.test_data(syn, loaded, None if data is None else str(data)),
+        api.stored_spec(syn, names, seeds, settings),
+        loaded,
+        open_runtime(api.stored_runtime(syn, device)),
+        reporter,
+        not no_baseline,
     )
     write_verdict(verdict, path, target)
     if as_json:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ddkit import hookimpl
 from ddkit.backbone import embed
+from ddkit.errors import RecipeError
 from ddkit.groups import Groups
 from ddkit.method import Method
 from ddkit.report import Metrics
@@ -37,6 +38,12 @@ class Coreset(Method):
 
     def setup(self, run: Run) -> None:
         run.optimizers = []
+        need, fewest = run.synthetic.ipc * run.synthetic.formation.pieces, min(run.real.counts)
+        if need > fewest:
+            raise RecipeError(
+                f"synthetic.ipc: needs {need} real images per class, but a class of "
+                f"{run.real.info.name} has {fewest}; lower ipc"
+            )
 
     def step(self, run: Run, i: int) -> Metrics:
         need = run.synthetic.ipc * run.synthetic.formation.pieces
@@ -112,8 +119,11 @@ def herd(features: Tensor, groups: Groups, need: int) -> Tensor:
     taken = torch.arange(padded.shape[1], device=features.device) >= counts[:, None]
     total = torch.zeros_like(target)
     picked = []
+    squares = padded.square().sum(2)
     for k in range(1, need + 1):
-        distance = ((total[:, None] + padded) / k - target[:, None]).square().sum(2)
+        # |(total + row) / k - target|^2 but for what is the same for every row
+        rest = total / k - target
+        distance = squares / k + 2 * (padded @ rest[:, :, None])[..., 0]
         best = distance.masked_fill(taken, torch.inf).argmin(1)
         taken = taken.scatter(1, best[:, None], True)
         total = total + padded[torch.arange(len(best), device=best.device), best]
@@ -145,7 +155,7 @@ def all_features(run: Run, trained: bool) -> tuple[Tensor, Groups]:
     """Return features [N,D] of all training images, sorted by class, and their groups."""
     labels = run.real.source.labels
     order = labels.argsort(stable=True)
-    net = run.proxies.draw(0) if trained and run.proxies is not None else None
+    net = run.proxies.member(0) if trained and run.proxies is not None else None
     parts = []
     for rows in order.split(run.runtime.micro_batch):
         images = run.real.fetch(rows)

@@ -113,7 +113,7 @@ class DC(Method):
 
     def check(self, spec: SyntheticSpec, info: DataInfo, net: nn.Module) -> None:
         self.counts(spec.ipc)
-        if info.height % spec.factor or info.width % spec.factor:
+        if any(info.height % f or info.width % f for f in spec.factors):
             raise IncompatibleError(
                 f"synthetic.factor = {spec.factor} does not divide the {info.height}x{info.width} "
                 f"images of {info.name}; choose one that does"

@@ -119,7 +119,7 @@ class IDC(Method):
     pad: bool = False
 
     def check(self, spec: SyntheticSpec, info: DataInfo, net: nn.Module) -> None:
-        if not self.pad and (info.height % spec.factor or info.width % spec.factor):
+        if not self.pad and any(info.height % f or info.width % f for f in spec.factors):
             raise IncompatibleError(
                 f"synthetic.factor = {spec.factor} does not divide the {info.height}x{info.width} "
                 f"images of {info.name}; choose one that does, or set method.pad = true"

@@ -69,7 +69,7 @@ class CMI(Regularizer):
     def loss(self, m: Match) -> Tensor:
         assert m.proxy is not None
         features = embed(m.proxy, m.syn)
-        if features.dtype in (torch.bfloat16, torch.float16):
+        if features.dtype in (torch.bfloat16, torch.float16):  # a proxy that casts by itself
             features = features.float()
         return conditional_information(features, m.groups, temperature=self.temperature)
 
