@@ -11,8 +11,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.optim import Optimizer
 
 from ddkit import streams
+from ddkit.augment import Draw
 from ddkit.backbone import embed, has_batch_statistics, look
 from ddkit.data import RealImages
+from ddkit.groups import Groups
 from ddkit.nets import Networks, ProxyPool
 from ddkit.regularizer import Match, Regularizer
 from ddkit.report import Metrics, Reporter
@@ -106,6 +108,35 @@ class Run:
         parts = [self.look_syn(net, part) for part in x.split(size)]
         maps = torch.cat([m for m, _ in parts]) if self.wants("real_maps") else x.new_empty(0)
         return maps, torch.cat([e for _, e in parts])
+
+    def compare(
+        self,
+        net: nn.Module,
+        real: tuple[Tensor, Groups],
+        syn: tuple[Tensor, Groups],
+        draw: Draw,
+        proxy: nn.Module | None = None,
+    ) -> tuple[Match, Tensor, Tensor]:
+        """Show real and synthetic images of the same classes, augmented alike, to `net`.
+
+        Returns:
+            The `Match`, and the embeddings: real [M,D] without gradient, and synthetic [N,D].
+        """
+        (images, groups), (real_images, real_groups) = syn, real
+        view, real_view = draw.siamese(images, groups), draw.siamese(real_images, real_groups)
+        real_maps, real_features = self.look_real(net, real_view)
+        syn_maps, syn_features = self.look_syn(net, view)
+        match = Match(
+            syn=images,
+            groups=groups,
+            syn_view=view,
+            real_view=real_view,
+            real_groups=real_groups,
+            syn_maps=syn_maps,
+            real_maps=real_maps,
+            proxy=proxy,
+        )
+        return match, real_features, syn_features
 
     def backward(self, loss: Tensor | None, match: Match) -> Metrics:
         """Add the regularizers to `loss`, both sums over the classes of `match`; go backward.

@@ -14,7 +14,6 @@ from ddkit import hookimpl
 from ddkit.augment import Strategy, draw_per_class
 from ddkit.method import Method
 from ddkit.options import Count, Momentum, Positive
-from ddkit.regularizer import Match
 from ddkit.report import Metrics
 from ddkit.run import Run, added
 from ddkit_methods.class_losses import mean_matching
@@ -52,22 +51,9 @@ class DM(Method):
         draw = draw_per_class(self.augmentation, run.num_classes, run.stream("augment", i))
         metrics: Metrics = {}
         for classes in run.class_chunks(net):
-            real, real_groups = run.real.sample(classes, self.batch_real, i)
-            syn, groups = run.synthetic.decode(classes)
-            real_view, syn_view = draw.siamese(real, real_groups), draw.siamese(syn, groups)
-            real_maps, real_features = run.look_real(net, real_view)
-            syn_maps, syn_features = run.look_syn(net, syn_view)
-            loss = mean_matching(real_features, real_groups, syn_features, groups)
-            match = Match(
-                syn=syn,
-                groups=groups,
-                syn_view=syn_view,
-                real_view=real_view,
-                real_groups=real_groups,
-                syn_maps=syn_maps,
-                real_maps=real_maps,
-                proxy=proxy,
-            )
+            real, syn = run.real.sample(classes, self.batch_real, i), run.synthetic.decode(classes)
+            match, real_features, syn_features = run.compare(net, real, syn, draw, proxy)
+            loss = mean_matching(real_features, real[1], syn_features, syn[1])
             metrics = added(metrics, run.backward(loss, match))
         run.apply()
         return metrics

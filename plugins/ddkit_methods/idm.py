@@ -14,7 +14,6 @@ from ddkit.augment import Strategy, draw_per_class
 from ddkit.backbone import Backbone
 from ddkit.method import Method
 from ddkit.options import Count, Momentum, NonNegative, Positive
-from ddkit.regularizer import Match
 from ddkit.report import Metrics
 from ddkit.run import Run, added
 from ddkit.sweep import ClassSweep
@@ -101,24 +100,11 @@ class IDM(Method):
         metrics: Metrics = {}
         self._sweep.drift()
         for classes in run.class_chunks(net):
-            real, real_groups = run.real.sample(classes, self.batch_real, i)
-            syn, groups = run.synthetic.decode(classes)
-            real_view, syn_view = draw.siamese(real, real_groups), draw.siamese(syn, groups)
-            real_maps, real_features = run.look_real(net, real_view)
-            syn_maps, syn_features = run.look_syn(net, syn_view)
+            real, syn = run.real.sample(classes, self.batch_real, i), run.synthetic.decode(classes)
+            match, real_features, syn_features = run.compare(net, real, syn, draw, proxy)
             logits = cast(Backbone, net).get_classifier()(syn_features)  # of the same forward pass
-            loss = mean_matching(real_features, real_groups, syn_features, groups)
-            loss = loss + self.ce_weight * accuracy * classification(logits, groups)
-            match = Match(
-                syn=syn,
-                groups=groups,
-                syn_view=syn_view,
-                real_view=real_view,
-                real_groups=real_groups,
-                syn_maps=syn_maps,
-                real_maps=real_maps,
-                proxy=proxy,
-            )
+            loss = mean_matching(real_features, real[1], syn_features, syn[1])
+            loss = loss + self.ce_weight * accuracy * classification(logits, syn[1])
             metrics = added(metrics, run.backward(loss, match))
         run.apply()
         self._queue.train(run, i, self.train_networks)

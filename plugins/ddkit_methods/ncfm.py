@@ -20,7 +20,6 @@ from ddkit.errors import RecipeError
 from ddkit.groups import Groups
 from ddkit.method import Method
 from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Whole
-from ddkit.regularizer import Match
 from ddkit.report import Metrics
 from ddkit.run import Run, added
 from ddkit.specs import ProxySpec, SyntheticSpec
@@ -168,23 +167,10 @@ class NCFM(Method):
         metrics: Metrics = {}
         self._sweep.drift()
         for classes in run.class_chunks(net):
-            real, real_groups = self._real(run, classes, i)
-            syn, groups = run.synthetic.decode(classes)
-            real_view, syn_view = draw.siamese(real, real_groups), draw.siamese(syn, groups)
-            real_maps, real_features = run.look_real(net, real_view)
-            syn_maps, syn_features = run.look_syn(net, syn_view)
-            sides = real_features, real_groups, syn_features, groups
+            real, syn = self._real(run, classes, i), run.synthetic.decode(classes)
+            match, real_features, syn_features = run.compare(net, real, syn, draw, proxy)
+            sides = real_features, real[1], syn_features, syn[1]
             loss = self.scale * ncfd(*sides, t, self.amplitude, self.phase)
-            match = Match(
-                syn=syn,
-                groups=groups,
-                syn_view=syn_view,
-                real_view=real_view,
-                real_groups=real_groups,
-                syn_maps=syn_maps,
-                real_maps=real_maps,
-                proxy=proxy,
-            )
             metrics = added(metrics, run.backward(loss, match))
         self._frequencies.backward(run.num_classes)
         run.apply()
