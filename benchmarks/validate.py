@@ -30,16 +30,21 @@ from ddkit.specs import Part
 
 FIRST = ("dm", "dm-iid", "ncfm", "ncfm-net", "idm-iid")
 JUDGES = ("alexnet", "vgg11", "resnet18")
-QUICK = {
+QUICK: dict[str, Any] = {
     "method.iterations": 6,
     "method.batch_real": 8,
     "backbone.width": 8,
+    "eval.archs": '[{ name = "convnet", width = 8 }]',
     "eval.epochs": 2,
     "eval.seeds": 2,
 }
 QUICK_OWN = {"ncfm": {"method.pool_size": 2, "method.pool_epochs": 1, "method.num_freqs": 64}}
-QUICK_POOL = {"proxies.count": 1, "proxies.epochs": 1, "proxies.images": 200}
-QUICK_POOL["proxies.backbone"] = '{ name = "resnet18", width = 4 }'  # type: ignore[assignment]
+QUICK_POOL = {
+    "proxies.backbone": '{ name = "resnet18", width = 4 }',
+    "proxies.count": 1,
+    "proxies.epochs": 1,
+    "proxies.images": 200,
+}
 
 
 @dataclass(frozen=True)
@@ -86,21 +91,21 @@ def main() -> None:
     options = parser.parse_args()
     reporter = Deadline(time.monotonic() + 60 * options.minutes)
     try:
-        for job in jobs():
+        for job in jobs(("lenet",) if options.quick else JUDGES):
             work(job, options, reporter)
     except Interrupted as stop:
         print(f"stopped: {stop}")
 
 
-def jobs() -> Iterator[Job]:
-    """Yield the jobs in order of value."""
+def jobs(judges: tuple[str, ...]) -> Iterator[Job]:
+    """Yield the jobs in order of value; `judges` are for the table across architectures."""
     for kind in FIRST:
         yield Job(f"{kind}-cifar10-ipc10")
     for ipc in (1, 50):
         for kind in ("dm", "ncfm", "idm"):
             yield Job(f"{kind}-cifar10-ipc{ipc}")
     for kind in FIRST:
-        yield Job(f"{kind}-cifar10-ipc10", JUDGES)
+        yield Job(f"{kind}-cifar10-ipc10", judges)
 
 
 def work(job: Job, options: argparse.Namespace, reporter: Deadline) -> None:

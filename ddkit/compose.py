@@ -63,7 +63,7 @@ def compose(
     data = dataset or make_dataset(recipe.dataset, plugins, recipe.place("dataset"))
     data = data.to(runtime.device)
     counts = torch.bincount(data.train.labels, minlength=data.info.num_classes).tolist()
-    check_ipc(recipe.synthetic, counts, data.info)
+    check_ipc(recipe.synthetic, counts, data.info, recipe.place("synthetic"))
     make = backbone_maker(recipe.backbone, plugins, recipe.place("backbone"), data.info)
     check_method(recipe, method, data.info, probe(make, data.info, recipe.place("backbone")))
     for i, arch in enumerate(recipe.eval.archs):

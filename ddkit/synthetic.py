@@ -248,17 +248,19 @@ def initial(spec: SyntheticSpec, real: RealImages, seed: int) -> SyntheticSet:
     return made
 
 
-def check_ipc(spec: SyntheticSpec, counts: list[int], info: DataInfo) -> None:
+def check_ipc(
+    spec: SyntheticSpec, counts: list[int], info: DataInfo, place: Place | None = None
+) -> None:
     """Refuse more real images than the smallest class has, and tiles too small for the images.
 
     Raises:
-        RecipeError: naming the class.
+        RecipeError: naming the class, and `place`, the recipe's section.
     """
-    factors = [spec.factor] if spec.kind == "single" else range(1, spec.factor + 1)
-    for f in factors:
+    place = place or Place(Source("recipe"), "synthetic")
+    for f in spec.factors:
         if any((f - 1) * -(-side // f) >= side for side in info.shape[1:]):
             raise RecipeError(
-                f"synthetic.factor: {f} x {f} tiles do not fit the {info.height}x{info.width} "
+                f"{place / 'factor'}: {f} x {f} tiles do not fit the {info.height}x{info.width} "
                 f"images of {info.name}: the last would be padding alone"
             )
     need = spec.ipc * spec.factor**2
@@ -267,6 +269,6 @@ def check_ipc(spec: SyntheticSpec, counts: list[int], info: DataInfo) -> None:
         tiles = f" x {spec.factor**2} tiles" if spec.factor > 1 else ""
         name = info.classes[counts.index(fewest)]
         raise RecipeError(
-            f"synthetic.ipc: {spec.ipc}{tiles} needs {need} real images per class, but "
+            f"{place / 'ipc'}: {spec.ipc}{tiles} needs {need} real images per class, but "
             f'{info.name}\'s class {name!r} has {fewest}; lower ipc or use init = "noise"'
         )
