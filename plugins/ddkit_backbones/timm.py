@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +24,17 @@ def timm_model(
     pretrained: bool = False,
     patch_size: Count | None = None,
     resize: Count | None = None,
+    normalization: Literal["dataset", "model"] | None = None,
 ) -> nn.Module:
     """Return timm's `model` for the images and classes of a dataset, with timm's initialisation.
 
     Channels and classes are those of `info`, and so is the image size where the model has one.
     Networks made for 224x224 shrink small images early: patches of 16 see four tokens in 32x32,
     so give a vision transformer a smaller `patch_size`, or bring the images to `resize` pixels a
-    side by bilinear interpolation inside the network. `pretrained` weights were made with
-    ImageNet's normalisation, not the dataset's; ddkit does not convert.
+    side by bilinear interpolation inside the network. `normalization` says with whose mean and
+    deviation the network sees the images: the dataset's, or those that timm keeps with the model's
+    weights. The preset is ``model`` for `pretrained` weights, which are lost on other ones, and
+    ``dataset`` from scratch.
 
     Models are listed by ``timm.list_models()`` (https://github.com/huggingface/pytorch-image-models).
     Features are [N,C,H,W], [N,H,W,C] or tokens [N,T,C], as `ddkit.backbone.as_maps` understands.
@@ -44,8 +48,9 @@ def timm_model(
     height, width = (resize, resize) if resize else (info.height, info.width)
     net = _create(model, info, pretrained, patch_size, (height, width))
     _require_whole_patches(model, net, height, width)
-    if resize or isinstance(cast(Any, net).get_classifier(), tuple | nn.Conv2d):
-        net = Adapted(net, resize)
+    own = (normalization or ("model" if pretrained else "dataset")) == "model"
+    if resize or own or isinstance(cast(Any, net).get_classifier(), tuple | nn.Conv2d):
+        net = Adapted(net, resize, info if own else None)
     _require_contract(model, net, info)
     return net
 
@@ -54,17 +59,22 @@ _ADVICE = "set resize to the size it was made for, often 224, or choose another 
 
 
 class Adapted(nn.Module):
-    """A timm model whose images are resized first, or whose head is not one linear module."""
+    """A timm model whose images are changed first, or whose head is not one linear module.
 
-    def __init__(self, model: nn.Module, resize: int | None = None):
+    With `info` they are normalised as the model's weights want it instead of as the dataset does.
+    """
+
+    def __init__(self, model: nn.Module, resize: int | None = None, info: DataInfo | None = None):
         super().__init__()
         self.model = model
         self.resize = resize
+        self.info = info
+        self.own = None if info is None else _own_normalization(model, info)
         self.output_fmt = getattr(model, "output_fmt", "NCHW")
         self.num_prefix_tokens = getattr(model, "num_prefix_tokens", 0)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        return cast(Backbone, self.model).forward_features(self._resized(x))
+        return cast(Backbone, self.model).forward_features(self._shown(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         return cast(Backbone, self.model).forward_head(x, pre_logits=pre_logits)
@@ -76,13 +86,28 @@ class Adapted(nn.Module):
         return PointwiseHead(heads) if isinstance(heads, nn.Conv2d) else heads
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(self._resized(x))
+        return self.model(self._shown(x))
 
-    def _resized(self, x: Tensor) -> Tensor:
+    def _shown(self, x: Tensor) -> Tensor:
+        if self.info is not None and self.own is not None:
+            x = self.own.normalize(self.info.denormalize(x))
         if self.resize is None:
             return x
         size = (self.resize, self.resize)
         return functional.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def _own_normalization(model: nn.Module, info: DataInfo) -> DataInfo:
+    """Return `info` with the mean and deviation that timm keeps with the weights of `model`.
+
+    Where the images have another number of channels, timm has summed the weights over channels:
+    all get the average.
+    """
+    config = cast(Any, model).pretrained_cfg
+    values = [tuple(config[name]) for name in ("mean", "std")]
+    if len(values[0]) != info.channels:
+        values = [(sum(v) / len(v),) * info.channels for v in values]
+    return replace(info, mean=values[0], std=values[1], whitening=None)
 
 
 class MeanOfHeads(nn.Module):
