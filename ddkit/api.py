@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
@@ -19,7 +18,7 @@ from ddkit.errors import RecipeError
 from ddkit.nets import Build
 from ddkit.place import Place, Source
 from ddkit.plugins import Plugins
-from ddkit.recipe import Recipe, as_part, eval_spec
+from ddkit.recipe import Recipe, as_part, eval_spec, override
 from ddkit.report import Reporter, Silent
 from ddkit.runtime import Runtime, open_runtime
 from ddkit.specs import EvalSpec, Part, RuntimeSpec
@@ -150,11 +149,9 @@ def stored_spec(
     if seeds is not None:
         table["seeds"] = seeds
     for item in settings:
-        changed = parse_setting(item)
-        table |= changed
+        changed = override(table, item)
         for preset in table.get("presets", {}).values():  # what the caller says goes first
-            for key in changed:
-                preset.pop(key, None)
+            preset.pop(changed, None)
     place = Place(Source("evaluation"))
     return eval_spec(table, place, recipe.get("backbone", "convnet"))
 
@@ -163,17 +160,6 @@ def stored_runtime(syn: SyntheticSet, device: str | None = None) -> RuntimeSpec:
     """Return how judges of `syn` are to run: in the precision of its recipe."""
     precision = syn.recipe.get("runtime", {}).get("precision", RuntimeSpec.precision)
     return RuntimeSpec(device=device or RuntimeSpec.device, precision=precision)
-
-
-def parse_setting(item: str) -> dict[str, Any]:
-    """Read ``key=value``; the value is TOML, else a string."""
-    key, equals, text = item.partition("=")
-    if not equals:
-        raise RecipeError(f"--set {item}: must look like epochs=300")
-    try:
-        return tomllib.loads(f"{key.strip()} = {text.strip()}")
-    except tomllib.TOMLDecodeError:
-        return {key.strip(): text.strip()}
 
 
 def test_data(syn: SyntheticSet, loaded: Plugins, path: str | None = None) -> Dataset:

@@ -176,7 +176,10 @@ def whitened(dataset: Dataset) -> Dataset:
 
 
 def statistics(images: Tensor, chunk: int = 4096) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation per channel, over all pixels, of uint8 [N,C,H,W]."""
+    """Return mean and standard deviation per channel, over all pixels, of uint8 [N,C,H,W].
+
+    A constant channel, which has no deviation to divide by, gets 1.
+    """
     total = torch.zeros(images.shape[1], dtype=torch.float64)
     squares = torch.zeros_like(total)
     for part in images.split(chunk):
@@ -186,7 +189,7 @@ def statistics(images: Tensor, chunk: int = 4096) -> tuple[tuple[float, ...], tu
     count = images.shape[0] * images.shape[2] * images.shape[3]
     mean = total / count
     std = (squares / count - mean.square()).clamp_min(1e-12).sqrt()
-    return _rounded(mean), _rounded(std)
+    return _rounded(mean), tuple(s or 1.0 for s in _rounded(std))
 
 
 def _rounded(x: Tensor) -> tuple[float, ...]:

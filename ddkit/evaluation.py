@@ -153,7 +153,9 @@ def baselines(
     syn: SyntheticSet, real: RealImages
 ) -> Iterable[tuple[str, Callable[[int], tuple[Tensor, Tensor]]]]:
     """Yield the random sets that `syn` is compared with, each as a function of a number."""
-    check_baseline(real, syn.ipc * syn.formation.pieces)
+    lacking = no_baseline(syn, real.counts)
+    if lacking:
+        raise IncompatibleError(f"{lacking}; use --no-baseline")
     yield "random", lambda k: random_set(real, syn.ipc, Formation(), k).training()
     if syn.formation.factor > 1:
         formation = syn.formation
@@ -173,17 +175,15 @@ def random_set(real: RealImages, ipc: int, formation: Formation, k: int) -> Synt
     return made
 
 
-def check_baseline(real: RealImages, need: int) -> None:
-    """Refuse random sets of more images than a class has.
-
-    Raises:
-        IncompatibleError: naming the numbers.
-    """
-    if need > min(real.counts):
-        raise IncompatibleError(
-            f"the random baseline needs {need} images per class, but a class of "
-            f"{real.info.name} has {min(real.counts)}; use --no-baseline"
-        )
+def no_baseline(syn: SyntheticSet, counts: Sequence[int]) -> str | None:
+    """Return why there are no random sets beside `syn`, given the images per class, or None."""
+    need = syn.ipc * syn.formation.pieces
+    if need <= min(counts):
+        return None
+    return (
+        f"the random baseline needs {need} images per class, but a class of {syn.info.name} has "
+        f"{min(counts)}"
+    )
 
 
 def check_data(syn: SyntheticSet, data: Dataset) -> None:

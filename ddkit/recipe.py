@@ -64,7 +64,7 @@ class Recipe:
     ) -> Recipe:
         """Build a recipe from an already parsed table; errors as in `load`."""
         tree = _copy(table)
-        paths = frozenset(_override(tree, item) for item in overrides)
+        paths = frozenset(override(tree, item) for item in overrides)
         source = dataclasses.replace(source, overridden=paths)
         top = Place(source)
         problems = [
@@ -216,12 +216,16 @@ def _as_table(value: Any, place: Place) -> dict[str, Any]:
     return dict(value)
 
 
-def _override(tree: dict[str, Any], item: str) -> str:
-    """Apply ``key=value`` to `tree` and return the key; the value is TOML, else a string."""
+def override(tree: dict[str, Any], item: str) -> str:
+    """Apply ``key=value`` to `tree` and return the key, dotted; the value is TOML, else a string.
+
+    Raises:
+        RecipeError: it is not of that form, or leads through something that is not a table.
+    """
     path, equals, text = item.partition("=")
     path = path.strip()
     if not equals or not path:
-        raise RecipeError(f"--set {item}: must look like method.iterations=500")
+        raise RecipeError(f"--set {item}: must look like key=value, as in seed=1")
     try:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:

@@ -158,3 +158,13 @@ def test_info_survives_json():
     assert DataInfo.from_dict(info.to_dict()) == info
     assert info.shape == (1, 1, 1)
     assert info.num_classes == 3
+
+
+def test_a_constant_channel_can_be_normalised():
+    from ddkit.data import statistics
+
+    images = torch.full((4, 2, 3, 3), 7, dtype=torch.uint8)
+    images[:2, 1] = 200
+    _, std = statistics(images)
+    assert std[0] == 1.0
+    assert 0 < std[1] < 1

@@ -107,16 +107,16 @@ def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Terminal
     from ddkit.checkpoint import VERDICT
     from ddkit.cli.evaluate import write_verdict
     from ddkit.cli.progress import print_verdict
+    from ddkit.evaluation import no_baseline
     from ddkit.runtime import open_runtime
 
     runtime = open_runtime(recipe.runtime)
-    need = outcome.synthetic.ipc * outcome.synthetic.formation.pieces
-    fewest = int(outcome.dataset.train.labels.bincount().min())
-    if need > fewest:
-        reporter.note(f"no random baseline: it needs {need} images per class, there are {fewest}")
+    lacking = no_baseline(outcome.synthetic, outcome.dataset.train.labels.bincount().tolist())
+    if lacking:
+        reporter.note(lacking)
     verdict = judged(
         *(outcome.synthetic, outcome.dataset, recipe.eval, loaded, runtime, reporter),
-        baseline=need <= fewest,
+        baseline=lacking is None,
     )
     write_verdict(verdict, outcome.folder.set, outcome.folder.path / VERDICT)
     print_verdict(verdict)

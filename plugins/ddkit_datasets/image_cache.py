@@ -51,8 +51,7 @@ def load(base: Path, train: Files, test: Files, form: Form) -> Splits:
     found = _read(path)
     if found is None:
         images = decode([*train.paths, *test.paths], form)
-        mean, std = statistics(images[: len(train)])
-        found = images, mean, tuple(s or 1.0 for s in std)  # a constant channel has no deviation
+        found = images, *statistics(images[: len(train)])
         try:
             write_atomically(path, _writer(*found))
         except CheckpointError as error:
