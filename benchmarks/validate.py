@@ -122,11 +122,18 @@ def work(job: Job, options: argparse.Namespace, reporter: Deadline) -> None:
     runtime = open_runtime(recipe.runtime)
     for arch in missing:
         spec = type(recipe.eval)(**{**vars(recipe.eval), "archs": (arch,)})
-        verdict = api.judged(outcome.synthetic, outcome.dataset, spec, loaded, runtime, reporter)
+        verdict = api.judged(
+            *(outcome.synthetic, outcome.dataset, spec, loaded, runtime, reporter), best=True
+        )
         line = describe(job, recipe, outcome) | verdict.to_dict() | {"arch": str(arch)}
         with (options.out / "results.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        print("   ", arch, [round(100 * r.mean, 1) for r in verdict.results], flush=True)
+        for result in verdict.results:
+            best = 100 * sum(result.best) / result.n
+            print(
+                f"    {arch}, {result.subject}: {100 * result.mean:.1f}, best* {best:.1f}",
+                flush=True,
+            )
 
 
 def overrides(name: str, options: argparse.Namespace) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,18 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from ddkit import distillation, evaluation, plugins
-from ddkit.compose import backbone_maker, make_dataset, plain, probe, split_zca
+from ddkit.compose import backbone_maker, full, make_dataset, plain, probe, split_zca
 from ddkit.data import DataInfo, Dataset
 from ddkit.errors import RecipeError
-from ddkit.nets import Build
+from ddkit.nets import Build, ProxyPool
 from ddkit.place import Place, Source
 from ddkit.plugins import Plugins
 from ddkit.recipe import Recipe, as_part, eval_spec, override
 from ddkit.report import Reporter, Silent
 from ddkit.runtime import Runtime, open_runtime
-from ddkit.specs import EvalSpec, Part, RuntimeSpec
+from ddkit.specs import EvalSpec, Part, RuntimeSpec, TeacherSpec
 from ddkit.synthetic import SyntheticSet
+from ddkit.teacher import Teacher
 
 
 class TrainingImages(TorchDataset[tuple[Tensor, Tensor]]):
@@ -87,13 +89,14 @@ def evaluate(
     settings: Sequence[str] = (),
     baseline: bool = True,
     dataset: Dataset | None = None,
+    best: bool = False,
     runtime: RuntimeSpec | None = None,
     reporter: Reporter | None = None,
 ) -> evaluation.Verdict:
     """Judge a set by the protocol stored in it, as ``ddkit eval``.
 
     `settings` override the stored protocol, as in ``["epochs=300", "protocol=dc"]``. `dataset`
-    replaces the test data that the set names.
+    replaces the data that the set names. `best` asks for the best accuracies over all epochs too.
 
     Raises:
         DDKitError: see `evaluation.evaluate`.
@@ -103,7 +106,7 @@ def evaluate(
     spec = stored_spec(made, archs, seeds, settings)
     data = dataset or test_data(made, loaded)
     opened = open_runtime(runtime or stored_runtime(made))
-    return judged(made, data, spec, loaded, opened, reporter or Silent(), baseline)
+    return judged(made, data, spec, loaded, opened, reporter or Silent(), baseline, best)
 
 
 def judged(
@@ -114,6 +117,7 @@ def judged(
     runtime: Runtime,
     reporter: Reporter,
     baseline: bool = True,
+    best: bool = False,
 ) -> evaluation.Verdict:
     """Judge `syn` by the architectures of `spec`, each under its shortest name.
 
@@ -122,7 +126,25 @@ def judged(
     """
     archs = [plain(arch, loaded.backbones) for arch in spec.archs]
     make = partial(judge_maker, plugins=loaded, info=data.info)
-    return evaluation.evaluate(syn, archs, data, spec, make, runtime, reporter, baseline)
+    teacher = None if spec.teacher is None else _teacher(syn, data, spec.teacher, loaded, runtime)
+    return evaluation.evaluate(
+        syn, archs, data, spec, make, runtime, reporter, baseline, teacher, best
+    )
+
+
+def _teacher(
+    syn: SyntheticSet, data: Dataset, spec: TeacherSpec, loaded: Plugins, runtime: Runtime
+) -> Teacher:
+    """Return the teacher, not trained yet; it sees images as the set's are: whitened, if they were.
+
+    Its backbone's options are all stated, as in a recipe that ran, so that a pool trained for
+    distilling serves as well.
+    """
+    evaluation.check_data(syn, data)
+    made = judge_maker(spec.backbone, loaded, syn.info)
+    spec = replace(spec, backbone=full(spec.backbone, loaded.backbones))
+    pool = ProxyPool(spec, made, replace(data, info=syn.info), runtime, spec.seed)
+    return Teacher(pool, spec, runtime)
 
 
 def judge_maker(part: Part, plugins: Plugins, info: DataInfo) -> Build:

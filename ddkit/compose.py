@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from ddkit.recipe import Recipe
 from ddkit.regularizer import FIELDS, Regularizer
 from ddkit.run import Term
 from ddkit.runtime import Runtime
-from ddkit.specs import Part
+from ddkit.specs import EvalSpec, Part
 from ddkit.synthetic import check_ipc
 
 
@@ -66,9 +66,9 @@ def compose(
     check_ipc(recipe.synthetic, counts, data.info, recipe.place("synthetic"))
     make = backbone_maker(recipe.backbone, plugins, recipe.place("backbone"), data.info)
     check_method(recipe, method, data.info, probe(make, data.info, recipe.place("backbone")))
-    for i, arch in enumerate(recipe.eval.archs):
-        place = recipe.place(f"eval.archs.{i}")
-        probe(backbone_maker(arch, plugins, place, data.info), data.info, place)
+    for path, part in judging(recipe.eval):
+        place = recipe.place(f"eval.{path}")
+        probe(backbone_maker(part, plugins, place, data.info), data.info, place)
     proxies = _proxies(recipe, plugins, runtime, data, method, terms)
     return Composition(recipe, data, make, method, terms, proxies)
 
@@ -89,8 +89,8 @@ def check_names(recipe: Recipe, plugins: Plugins) -> None:
         given.append((plugins.regularizers, part, f"regularizers.{i}", ()))
     if recipe.proxies is not None:
         given.append((plugins.backbones, recipe.proxies.backbone, "proxies.backbone", ("info",)))
-    for i, part in enumerate(recipe.eval.archs):
-        given.append((plugins.backbones, part, f"eval.archs.{i}", ("info",)))
+    for path, part in judging(recipe.eval):
+        given.append((plugins.backbones, part, f"eval.{path}", ("info",)))
     problems: list[DDKitError] = []
     for registry, part, path, own in given:
         try:
@@ -127,25 +127,39 @@ def resolved(recipe: Recipe, plugins: Plugins) -> Recipe:
     The parts' names and options must have been checked.
     """
 
-    def full(registry: Registry, part: Part) -> Part:
-        component, carried = registry.resolve(part.name)
-        stated = {k: v for k, v in defaults(component.factory).items() if v is not None}
-        return Part(part.name, _without({**stated, **part.options}, carried))
-
     def backbone(part: Part) -> Part:
-        return full(plugins.backbones, part)
+        return full(part, plugins.backbones)
 
-    terms = [(w, full(plugins.regularizers, p)) for w, p in recipe.regularizers]
-    pool, judges = recipe.proxies, recipe.eval
+    terms = [(w, full(p, plugins.regularizers)) for w, p in recipe.regularizers]
+    pool, judges, teacher = recipe.proxies, recipe.eval, recipe.eval.teacher
     return replace(
         recipe,
-        dataset=full(plugins.datasets, recipe.dataset),
+        dataset=full(recipe.dataset, plugins.datasets),
         backbone=backbone(recipe.backbone),
-        method=full(plugins.methods, recipe.method),
+        method=full(recipe.method, plugins.methods),
         regularizers=tuple(terms),
         proxies=pool and replace(pool, backbone=backbone(pool.backbone)),
-        eval=replace(judges, archs=tuple(map(backbone, judges.archs))),
+        eval=replace(
+            judges,
+            archs=tuple(map(backbone, judges.archs)),
+            teacher=teacher and replace(teacher, backbone=backbone(teacher.backbone)),
+        ),
     )
+
+
+def judging(spec: EvalSpec) -> Iterator[tuple[str, Part]]:
+    """Yield the networks of an evaluation, with where they stand in ``[eval]``."""
+    for i, arch in enumerate(spec.archs):
+        yield f"archs.{i}", arch
+    if spec.teacher is not None:
+        yield "teacher.backbone", spec.teacher.backbone
+
+
+def full(part: Part, registry: Registry) -> Part:
+    """Return `part` with every option stated, apart from what its name carries."""
+    component, carried = registry.resolve(part.name)
+    stated = {k: v for k, v in defaults(component.factory).items() if v is not None}
+    return Part(part.name, _without({**stated, **part.options}, carried))
 
 
 def plain(part: Part, registry: Registry) -> Part:

@@ -21,19 +21,27 @@ from ddkit.report import Reporter
 from ddkit.runtime import Runtime
 from ddkit.specs import EvalSpec, Part, TrainSpec
 from ddkit.synthetic import SyntheticSet
+from ddkit.teacher import Teacher
 from ddkit.train import accuracy, epochs, fit
 
 MakeBackbone = Callable[[Part], Build]
+Draw = Callable[[int], SyntheticSet]
+"""What network number k trains on."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """Last-epoch test accuracies, 0 to 1, of networks of one architecture trained on one thing."""
+    """Last-epoch test accuracies, 0 to 1, of networks of one architecture trained on one thing.
+
+    `best` are the best over all epochs of the same networks, selected on the test data as much
+    published code does; empty unless asked for, and never the result.
+    """
 
     arch: str
     subject: str
     accuracies: tuple[float, ...]
     seconds: float
+    best: tuple[float, ...] = ()
     preset: Mapping[str, Any] = field(default_factory=dict)
     """Settings in which this architecture's training departs from the protocol's."""
 
@@ -71,6 +79,7 @@ class Verdict:
         return {
             "protocol": self.protocol,
             "training": asdict(self.spec.training),
+            "teacher": self.spec.teacher and asdict(self.spec.teacher),
             "results": [r.to_dict() for r in self.results],
         }
 
@@ -84,33 +93,49 @@ def evaluate(
     runtime: Runtime,
     reporter: Reporter,
     baseline: bool = True,
+    teacher: Teacher | None = None,
+    best: bool = False,
 ) -> Verdict:
     """Train `spec.seeds` new networks of each architecture on `syn`; test after the last epoch.
 
     With `baseline`, the same networks (same seeds, same protocol) are also trained on random real
     images, a new draw for each network: as many full images as the set stores and, where the set
-    is a mosaic, also mosaics of as many.
+    is a mosaic, also mosaics of as many. A `teacher` labels everything that judges train on. With
+    `best`, networks are also tested after every epoch, for the figure that much published code
+    reports.
 
     Raises:
         IncompatibleError: the set and the data differ in shape or classes.
     """
     check_data(syn, data)
     data = replace(data, info=syn.info).to(runtime.device)  # whitened as the set was, if it was
-    subjects = [("set", lambda k: syn.to(runtime.device).training())]
+    made = syn.to(runtime.device)
+    subjects: list[tuple[str, Draw]] = [("set", lambda k: made)]
     if baseline:
         real = RealImages(data, 0, runtime.device)
         subjects += [(name, draw) for name, draw in baselines(syn, real)]
     total = sum(epochs(spec.training_of(a)) for a in archs) * spec.seeds * len(subjects)
     makes = [make(arch) for arch in archs]  # refuses before anything is trained
+    if teacher is not None:
+        teacher.prepare(reporter)
     verdict = Verdict(spec)
     reporter.begin("evaluate", total)
     try:
         for arch, build_it in zip(archs, makes, strict=True):
-            judge = _Judge(arch, build_it, data, spec.training_of(arch), runtime, reporter)
+            training = spec.training_of(arch)
+            judge = _Judge(arch, build_it, data, training, runtime, reporter, teacher, best)
             for subject, draw in subjects:
-                accuracies, seconds = judge(draw, spec.seeds)
-                preset = spec.preset(arch)
-                verdict.results.append(Result(str(arch), subject, accuracies, seconds, preset))
+                start = time.perf_counter()
+                tests = [judge(k, draw(k)) for k in range(spec.seeds)]
+                result = Result(
+                    arch=str(arch),
+                    subject=subject,
+                    accuracies=tuple(test[-1] for test in tests),
+                    seconds=time.perf_counter() - start,
+                    best=tuple(map(max, tests)) if best else (),
+                    preset=spec.preset(arch),
+                )
+                verdict.results.append(result)
     finally:
         reporter.end()
     return verdict
@@ -126,41 +151,51 @@ class _Judge:
     spec: TrainSpec
     runtime: Runtime
     reporter: Reporter
+    teacher: Teacher | None
+    every_epoch: bool
 
-    def __call__(
-        self, draw: Callable[[int], tuple[Tensor, Tensor]], seeds: int
-    ) -> tuple[tuple[float, ...], float]:
-        """Return the accuracies of networks number 0 to `seeds` - 1, and the seconds they took."""
-        start = time.perf_counter()
-        accuracies = tuple(self.one(k, *draw(k)) for k in range(seeds))
-        return accuracies, time.perf_counter() - start
+    def __call__(self, k: int, made: SyntheticSet) -> list[float]:
+        """Train network number `k` on `made` from scratch.
 
-    def one(self, k: int, images: Tensor, targets: Tensor) -> float:
-        """Train network number `k` from scratch and return its test accuracy."""
+        Returns:
+            Its test accuracy after the last epoch, or with `every_epoch` after each.
+        """
         device = self.runtime.device
         net: nn.Module = build(self.make, device, 0, f"judge {self.arch}", k)
         seed = streams.derive(0, f"judge-training {self.arch}", k)
+        images, targets = made.training()
+        total, hard_from, classes = epochs(self.spec), -1, targets
+        if self.teacher is not None:
+            classes = made.training_classes()
+            targets = self.teacher.label(images, classes)
+            hard_from = total - self.teacher.spec.hard_epochs
+        tests: list[float] = []
 
         def fetch(rows: Tensor) -> tuple[Tensor, Tensor]:
             rows = rows.to(device)
             return images[rows], targets[rows]
 
-        fit(net, fetch, len(images), self.spec, seed, self.runtime, self.reporter)
-        return accuracy(net, self.data.test, self.data.info, self.runtime)
+        def after(epoch: int) -> None:
+            nonlocal targets
+            if epoch == hard_from:
+                targets = classes
+            if self.every_epoch or epoch == total:
+                tests.append(accuracy(net, self.data.test, self.data.info, self.runtime))
+
+        fit(net, fetch, len(images), self.spec, seed, self.runtime, self.reporter, after=after)
+        return tests
 
 
-def baselines(
-    syn: SyntheticSet, real: RealImages
-) -> Iterable[tuple[str, Callable[[int], tuple[Tensor, Tensor]]]]:
+def baselines(syn: SyntheticSet, real: RealImages) -> Iterable[tuple[str, Draw]]:
     """Yield the random sets that `syn` is compared with, each as a function of a number."""
     lacking = no_baseline(syn, real.counts)
     if lacking:
         raise IncompatibleError(f"{lacking}; use --no-baseline")
-    yield "random", lambda k: random_set(real, syn.ipc, Formation(), k).training()
+    yield "random", lambda k: random_set(real, syn.ipc, Formation(), k)
     if syn.formation.factor > 1:
         formation = syn.formation
         name = f"random {formation.factor}x{formation.factor}"
-        yield name, lambda k: random_set(real, syn.ipc, formation, k).training()
+        yield name, lambda k: random_set(real, syn.ipc, formation, k)
 
 
 def random_set(real: RealImages, ipc: int, formation: Formation, k: int) -> SyntheticSet:

@@ -13,7 +13,15 @@ from ddkit import shipped
 from ddkit.errors import RecipeError, near
 from ddkit.options import Count, NonNegative, Whole, checked, convert
 from ddkit.place import Place, Source
-from ddkit.specs import EvalSpec, Part, ProxySpec, RuntimeSpec, SyntheticSpec, TrainSpec
+from ddkit.specs import (
+    EvalSpec,
+    Part,
+    ProxySpec,
+    RuntimeSpec,
+    SyntheticSpec,
+    TeacherSpec,
+    TrainSpec,
+)
 
 SEEDS = 5  # judges of each architecture, unless the recipe says
 REQUIRED = ("dataset", "backbone", "method")
@@ -128,7 +136,9 @@ def eval_spec(value: Any, place: Place, backbone: Any = "convnet") -> EvalSpec:
     """
     table = _as_table(value, place)
     name = convert(table.pop("protocol", "dm"), str, place / "protocol")
-    protocol = load_protocol(name, place / "protocol")
+    protocol = load_protocol(name, place / "protocol", backbone)
+    own_teacher = table.pop("teacher", None)
+    teacher = _teacher(own_teacher, place / "teacher", backbone, protocol.teacher)
     archs = table.pop("archs", [backbone])
     if not isinstance(archs, list) or not archs:
         raise RecipeError(f"{place / 'archs'}: must be a list of backbones, not {archs!r}")
@@ -140,18 +150,24 @@ def eval_spec(value: Any, place: Place, backbone: Any = "convnet") -> EvalSpec:
         presets = {p: _without(v, own) for p, v in protocol.presets.items()}
     presets = _presets(presets, place / "presets")
     training = dataclasses.replace(protocol.training, **own)
-    return EvalSpec(parts, seeds, name, training, presets)
+    spec = EvalSpec(parts, seeds, name, training, teacher, presets)
+    _check_teacher(spec, place / "teacher")
+    return spec
 
 
 def eval_table(spec: EvalSpec) -> dict[str, Any]:
     """Return `spec` as the ``[eval]`` table that reads back to it."""
     table: dict[str, Any] = {"archs": [_part_table(a) for a in spec.archs], "seeds": spec.seeds}
     table |= {"protocol": spec.protocol} | _plain(spec.training)
+    if spec.teacher is not None:
+        table["teacher"] = _plain(spec.teacher)
     return table | {"presets": {p: _tomlable(dict(v)) for p, v in spec.presets.items()}}
 
 
-def load_protocol(name: str, place: Place) -> EvalSpec:
+def load_protocol(name: str, place: Place, backbone: Any = "convnet") -> EvalSpec:
     """Return the evaluation protocol called `name`: its training, and presets for architectures.
+
+    A teacher whose backbone it leaves open is a `backbone`.
 
     Raises:
         RecipeError: there is none of that name.
@@ -163,15 +179,25 @@ def load_protocol(name: str, place: Place) -> EvalSpec:
     text = files[name].read_text(encoding="utf-8")
     table, here = tomllib.loads(text), Place(Source(files[name].name, text))
     presets = _presets(table.pop("presets", {}), here / "presets")
+    teacher = _teacher(table.pop("teacher", None), here / "teacher", backbone)
     training = TrainSpec(**checked(TrainSpec, table, here))
-    return EvalSpec((Part("convnet"),), SEEDS, name, training, presets)
+    return EvalSpec((Part("convnet"),), SEEDS, name, training, teacher, presets)
 
 
 def deviations(spec: EvalSpec) -> dict[str, Any]:
     """Return the settings in which `spec` departs from the protocol it names, presets aside."""
     named = load_protocol(spec.protocol, Place(Source("protocol")))
-    own, published = dataclasses.asdict(spec.training), dataclasses.asdict(named.training)
-    return {key: value for key, value in own.items() if value != published[key]}
+    own, published = _settings(spec), _settings(named)
+    return {k: own.get(k) for k in {**published, **own} if own.get(k) != published.get(k)}
+
+
+def _settings(spec: EvalSpec) -> dict[str, Any]:
+    """Return training and teacher, flat; a protocol leaves the teacher's backbone open."""
+    flat = dataclasses.asdict(spec.training)
+    if spec.teacher is not None:
+        teacher = _without(_plain(spec.teacher), ("backbone",))
+        flat |= {f"teacher.{key}": value for key, value in teacher.items()}
+    return flat
 
 
 def _presets(value: Any, place: Place) -> dict[str, dict[str, Any]]:
@@ -204,6 +230,31 @@ def _proxies(value: Any, place: Place) -> ProxySpec | None:
     if "backbone" in table:
         table["backbone"] = as_part(table["backbone"], place / "backbone")
     return _section(ProxySpec, table, place)
+
+
+def _teacher(
+    value: Any, place: Place, backbone: Any, base: TeacherSpec | None = None
+) -> TeacherSpec | None:
+    """Read ``[eval.teacher]``, which changes the protocol's teacher, if it has one."""
+    if value is None:
+        return base
+    table = _as_table(value, place)
+    if base is None or "backbone" in table:
+        table["backbone"] = as_part(table.get("backbone", backbone), place / "backbone")
+    own = checked(TeacherSpec, table, place)
+    return TeacherSpec(**own) if base is None else dataclasses.replace(base, **own)
+
+
+def _check_teacher(spec: EvalSpec, place: Place) -> None:
+    """Refuse hard labels in all epochs: such a teacher would do nothing."""
+    if spec.teacher is None:
+        return
+    fewest = min(p.get("epochs", spec.training.epochs) for p in [{}, *spec.presets.values()])
+    if spec.teacher.hard_epochs >= fewest:
+        raise RecipeError(
+            f"{place / 'hard_epochs'}: {spec.teacher.hard_epochs} leaves none of {fewest} epochs "
+            f"for the teacher's labels"
+        )
 
 
 def _section(spec: type[Any], value: Any, place: Place) -> Any:

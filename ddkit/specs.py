@@ -118,9 +118,24 @@ class ProxySpec:
 
 
 @dataclass(frozen=True)
+class TeacherSpec(ProxySpec):
+    """Networks trained on the real data that label what judges train on, random sets included.
+
+    The label of an image, before augmentation, is the mean of their probabilities. `wrong` is what
+    replaces an answer that is not the image's class: the label alone, or a one among *logits* (the
+    released program of NCFM). The last `hard_epochs` epochs train on the classes themselves.
+    """
+
+    count: Count = 1
+    wrong: Literal["label", "logit"] = "label"
+    hard_epochs: Whole = 0
+
+
+@dataclass(frozen=True)
 class EvalSpec:
     """Who judges the set, how many networks each, and by which protocol.
 
+    `teacher`: whose soft labels the judges learn; None: the set's own labels.
     `presets`: patterns of architecture names, such as ``timm/vit_*``, with the settings by which
     those depart from `training`, since one rate that suits a ConvNet leaves others at chance; the
     longest pattern that matches goes.
@@ -130,6 +145,7 @@ class EvalSpec:
     seeds: Count
     protocol: str
     training: TrainSpec
+    teacher: TeacherSpec | None = None
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def preset(self, arch: Part) -> Mapping[str, Any]:

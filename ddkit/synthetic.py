@@ -102,6 +102,11 @@ class SyntheticSet:
             return images, groups.labels
         return images, self.formation.tile_labels(self.soft, self.labels).to(images.device)
 
+    def training_classes(self) -> Tensor:
+        """Return the classes of what a network trains on, whatever its labels: int64 [N]."""
+        classes = self.formation.tile_labels(self.labels, self.labels)
+        return classes.to(self.images.device)
+
     def pixels(self) -> Tensor:
         """Return the stored images as pixels, float32 [n,C,H,W] in [0, 1], on the CPU."""
         x = self.images.detach()

@@ -32,11 +32,12 @@ def fit(
     runtime: Runtime,
     reporter: Reporter,
     optimizer: Optimizer | None = None,
+    after: Callable[[int], None] | None = None,
 ) -> None:
     """Train `net` in place on rows 0 to `count` - 1; a function of `seed` and nothing else.
 
     `optimizer` goes on from an earlier call; by default a new one is made. The reporter is advanced
-    once an epoch, with the mean loss.
+    once an epoch, with the mean loss; then `after` is called with the number of epochs taken.
     """
     net.train()
     optimizer = optimizer or make_optimizer(net, spec, spec.lr)
@@ -49,6 +50,9 @@ def fit(
                     group["lr"] = rate
             loss = _epoch(net, optimizer, fetch, count, spec, (seed, epoch), runtime)
             reporter.advance({"loss": loss}, images=count)
+            if after is not None:
+                after(epoch + 1)
+                net.train()
 
 
 def _epoch(

@@ -22,8 +22,9 @@ from ddkit.evaluation import Result, Verdict, evaluate
 from ddkit.formation import Formation
 from ddkit.report import Metrics, Silent
 from ddkit.runtime import Runtime
-from ddkit.specs import EvalSpec, Part, TrainSpec
+from ddkit.specs import EvalSpec, Part, TeacherSpec, TrainSpec
 from ddkit.synthetic import SyntheticSet
+from ddkit.teacher import Teacher
 from ddkit.testing import tiny_dataset
 
 RUNTIME = Runtime(torch.device("cpu"))
@@ -87,9 +88,12 @@ def test_networks_of_the_set_and_of_the_baseline_are_pairs(
 ):
     seen: list[tuple[Tensor, int, Tensor]] = []
 
-    def spy(net: nn.Module, fetch: Any, count: int, spec: Any, seed: int, *_: Any) -> None:
+    def spy(
+        net: nn.Module, fetch: Any, count: int, spec: Any, seed: int, *_: Any, after: Any
+    ) -> None:
         weights = torch.cat([p.detach().flatten() for p in net.parameters()])
         seen.append((weights, seed, fetch(torch.arange(count))[0]))
+        after(spec.epochs)
 
     monkeypatch.setattr(evaluation, "fit", spy)
     judge(real_set(tiny))
@@ -108,7 +112,7 @@ def test_random_images_are_of_the_right_class_and_distinct(tiny: Dataset):
 
     real = RealImages(tiny, 0, torch.device("cpu"))
     ((_, draw),) = evaluation.baselines(real_set(tiny, ipc=4), real)
-    images, labels = draw(0)
+    images, labels = draw(0).training()
     assert labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     origin = torch.cdist(images.flatten(1), real.fetch(torch.arange(36)).flatten(1)).argmin(1)
     assert len(set(origin.tolist())) == 12
@@ -129,6 +133,91 @@ def test_soft_labels_are_what_networks_train_on(judge: Any, tiny: Dataset):
     assert soft.accuracies == hard.accuracies
     wrong = judge(replace(syn, soft=certain.roll(1, 1)), spec, baseline=False).results[0]
     assert wrong.mean < 0.3
+
+
+def test_the_best_epoch_is_told_on_request_and_changes_no_result(judge: Any, tiny: Dataset):
+    spec = replace(QUICK, training=TrainSpec(epochs=12, batch_size=8, lr=0.3))
+    plain, told = judge(real_set(tiny), spec), judge(real_set(tiny), spec, best=True)
+    assert [r.accuracies for r in told.results] == [r.accuracies for r in plain.results]
+    assert [r.best for r in plain.results] == [(), ()]
+    pairs = [p for r in told.results for p in zip(r.best, r.accuracies, strict=True)]
+    assert all(best >= last for best, last in pairs)
+    assert any(best > last for best, last in pairs)
+
+
+class Says(Teacher):
+    """A teacher that gives every image the class after its own, or its own."""
+
+    def __init__(self, spec: TeacherSpec, shift: int):
+        self.spec, self.shift = spec, shift
+        self.labelled: list[int] = []
+
+    def prepare(self, reporter: Any) -> None: ...
+
+    def label(self, images: Tensor, labels: Tensor) -> Tensor:
+        self.labelled.append(len(images))
+        return nn.functional.one_hot((labels + self.shift) % 3, 3).float()
+
+
+def test_a_teacher_labels_the_set_and_the_random_images_beside_it(judge: Any, tiny: Dataset):
+    spec = replace(QUICK, training=TrainSpec(epochs=20, batch_size=8, lr=0.05))
+    hard = judge(real_set(tiny, ipc=4), spec)
+    right, wrong = Says(TeacherSpec(), 0), Says(TeacherSpec(), 1)
+    taught = judge(real_set(tiny, ipc=4), spec, teacher=right)
+    assert [r.accuracies for r in taught.results] == [r.accuracies for r in hard.results]
+    assert right.labelled == [12, 12, 12, 12]
+    for ours, theirs in zip(
+        judge(real_set(tiny, ipc=4), spec, teacher=wrong).results, hard.results, strict=True
+    ):
+        assert ours.mean < 0.4 < theirs.mean
+
+
+def test_the_last_epochs_train_on_the_classes(judge: Any, tiny: Dataset):
+    spec = replace(QUICK, training=TrainSpec(epochs=20, batch_size=8, lr=0.05))
+    results = [
+        judge(real_set(tiny, ipc=4), spec, baseline=False, teacher=Says(TeacherSpec(**o), 1))
+        for o in ({}, {"hard_epochs": 17})
+    ]
+    wrong, mended = (verdict.results[0].mean for verdict in results)
+    assert wrong < 0.4 < mended
+
+
+def test_a_teacher_of_the_recipe_is_trained_once_and_serves_from_the_cache(
+    set_file: Path, own_home: Path
+):
+    settings = [
+        *("protocol=ncfm-soft", "epochs=3"),
+        *("teacher.epochs=1", "teacher.hard_epochs=1", 'teacher.backbone={name="mlp",width=8}'),
+    ]
+
+    class Notes(Silent):
+        def __init__(self) -> None:
+            self.said: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.said.append(text)
+
+    first, second = Notes(), Notes()
+    verdicts = [
+        ddkit.evaluate(set_file, ["mlp"], 1, settings=settings, reporter=r) for r in (first, second)
+    ]
+    assert sum("to train" in s for s in first.said) == 1
+    assert second.said == []
+    assert verdicts[0].results[0].accuracies == verdicts[1].results[0].accuracies
+    assert verdicts[0].protocol == (
+        "ncfm-soft with epochs = 3, teacher.epochs = 1, teacher.hard_epochs = 1"
+    )
+    described = verdicts[0].to_dict()["teacher"]
+    assert (described["backbone"]["name"], described["wrong"]) == ("mlp", "label")
+
+
+def test_a_teacher_without_epochs_of_its_own_is_refused():
+    from ddkit.place import Place, Source
+    from ddkit.recipe import eval_spec
+
+    place = Place(Source("test"), "eval")
+    with pytest.raises(RecipeError, match="hard_epochs: 100 leaves none of 50 epochs"):
+        eval_spec({"protocol": "ncfm-soft", "epochs": 50}, place)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,17 @@ ORDER = (
     ),
     *("formation", "synthetic", "backbone", "train", "nets", "regularizer", "method", "run"),
     *("gradients", "sweep", "checkpoint", "compose", "plan", "doctor", "pictures", "formats"),
-    *("distillation", "evaluation", "cards", "api", "tiny", "testing", "cli", "__main__"),
+    *(
+        "distillation",
+        "teacher",
+        "evaluation",
+        "cards",
+        "api",
+        "tiny",
+        "testing",
+        "cli",
+        "__main__",
+    ),
 )
 """Every module imports only modules before it."""
 

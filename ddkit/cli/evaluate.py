@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     "--data", type=click.Path(path_type=Path), help="Where the set's image folder is now."
 )
 @click.option("--no-baseline", is_flag=True, help="Leave out the random sets beside it.")
+@click.option("--best", is_flag=True, help="Also the best epoch, selected on the test data.")
 @click.option("--out", type=click.Path(path_type=Path), help="Default: eval.json beside the set.")
 @options.device
 @options.as_json
@@ -36,6 +37,7 @@ def evaluate(
     settings: tuple[str, ...],
     data: Path | None,
     no_baseline: bool,
+    best: bool,
     out: Path | None,
     device: str | None,
     as_json: bool,
@@ -74,7 +76,8 @@ def evaluate(
         loaded,
         open_runtime(api.stored_runtime(syn, device)),
         reporter,
-        not no_baseline,
+        baseline=not no_baseline,
+        best=best,
     )
     write_verdict(verdict, path, target)
     if as_json:

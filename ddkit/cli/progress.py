@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Sequence
+from statistics import mean, stdev
 from types import FrameType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -22,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from ddkit.errors import Interrupted
-from ddkit.evaluation import Result, Verdict
+from ddkit.evaluation import Verdict
 from ddkit.nets import duration
 from ddkit.report import Metrics, read_all
 from ddkit.runtime import peak_resident
@@ -138,14 +139,16 @@ def print_verdict(verdict: Verdict) -> None:
     table.title_justify = "left"
     for name, side in (("network", "left"), ("trained on", "left")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
-    for name in ("accuracy", "n", "seconds"):
+    best = any(result.best for result in verdict.results)
+    for name in ("accuracy", *(["best*"] if best else []), "n", "seconds"):
         table.add_column(name, justify="right")
     for result in verdict.results:
         preset = ", ".join(f"{k} {v}" for k, v in result.preset.items())
         table.add_row(
             f"{result.arch} \\[{preset}]" if preset else result.arch,
             result.subject,
-            percent(result),
+            percent(result.accuracies),
+            *([percent(result.best)] if best else []),
             str(result.n),
             f"{result.seconds:.0f}",
         )
@@ -156,8 +159,11 @@ def print_verdict(verdict: Verdict) -> None:
         highlight=False,
     )
 
+    if best:
+        console.print("best*: the best over epochs, selected on the test data; not a result.")
 
-def percent(result: Result) -> str:
+
+def percent(accuracies: Sequence[float]) -> str:
     """Return ``48.9 ± 0.6``."""
-    spread: Any = result.std
-    return f"{100 * result.mean:.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
+    spread = f" ± {100 * stdev(accuracies):.1f}" if len(accuracies) > 1 else ""
+    return f"{100 * mean(accuracies):.1f}{spread}"

@@ -10,6 +10,8 @@ from vectors import FOLDER, read
 
 from ddkit.formation import Formation
 from ddkit.groups import Groups
+from ddkit.teacher import corrected
+from ddkit.train import mixed_loss
 from ddkit_methods.ncfd import characteristic, discrepancy
 from ddkit_methods.ncfm_frequencies import SamplingNetwork
 
@@ -175,3 +177,14 @@ def test_mix():
     formation = Formation(factor, order="row", init_resize="nearest")
     got = [formation.compose(own[: ipc * factor**2]) for own in images]
     torch.testing.assert_close(torch.cat(got), t["mix.result"], rtol=0, atol=1e-6)
+
+
+def test_soft_labels():
+    """The teacher's answers, corrected as the released program does, and the students' loss."""
+    t, _ = read("ncfm_misc")
+    answers = t["soft.teacher_logits"].double().softmax(1)
+    targets = corrected(answers, t["soft.target"], logit=True)
+    close(targets, t["soft.corrected"].double().softmax(1))
+    assert not torch.equal(targets, answers)
+    loss = mixed_loss(t["soft.student_logits"].double(), targets, None, 1.0)
+    torch.testing.assert_close(loss, t["soft.loss"].double().sum(), rtol=1e-6, atol=1e-7)
