@@ -1,27 +1,31 @@
 """Measure the rows of benchmarks/results.toml and write docs/results.md; resumable.
 
-    python benchmarks/results.py [--only GROUP] [--data DIR] [--minutes N]
+    python benchmarks/results.py [--only GROUP] [--data DIR] [--minutes N] [--workers N]
 
-Each (row, seed) is distilled and judged once; its line in docs/results.jsonl is the record, and the
-page is made from the lines alone. A row with the group's `seconds` gets as many iterations as fit,
-from a short timed run, and keeps that number for all its seeds. Nothing is chosen on test accuracy.
+Each (row, seed) is distilled and judged once, on one thread; its line in docs/results.jsonl is the
+record, and the page is made from the lines alone. In a group with `seconds`, a row gets as many
+iterations as fit, from a short timed run, and keeps that number for all its seeds; pools of trained
+networks are not counted. Nothing is chosen on test accuracy.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import tempfile
 import time
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import torch
+from results_page import Lines, page
 
 import ddkit
 from ddkit.recipe import Recipe
@@ -30,7 +34,7 @@ HERE = Path(__file__).parent
 PLAN = HERE / "results.toml"
 RECORD = HERE.parent / "docs" / "results.jsonl"
 PAGE = HERE.parent / "docs" / "results.md"
-TIMED = 12  # steps of a timed run, the first two of which warm up
+TIMED = 22  # steps of a timed run, the first two of which warm up
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,14 @@ class Row:
 
     def key(self, seed: int) -> tuple[str, str, int]:
         return self.group, self.name, seed
+
+    def __contains__(self, option: str) -> bool:
+        """Whether the row's recipe sets this option of its method."""
+        return option in Recipe.load(self.recipe, self.overrides).method.options
+
+
+Job = tuple[Row, int, dict[str, Any], int | None]
+"""A row, the seed, its group, and the iterations if the group's time decides them."""
 
 
 class Clock:
@@ -71,29 +83,56 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="a group; may be given again")
     parser.add_argument("--data", help="the folder of images for rows on a folder")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after these")
+    parser.add_argument("--workers", type=int, default=2, help="sets side by side, a thread each")
     options = parser.parse_args()
     plan = tomllib.loads(PLAN.read_text(encoding="utf-8"))["groups"]
+    chosen = [g for g in plan if not options.only or g["name"] in options.only]
     deadline = time.monotonic() + 60 * options.minutes
-    for group in plan:
-        if not options.only or group["name"] in options.only:
-            measure(group, options.data, deadline)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the workers, which start anew
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as workers:
+        jobs = (job for group in chosen for job in missing(group, options.data, workers))
+        for line in side_by_side(workers, jobs, options.workers, deadline):
+            with RECORD.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
             PAGE.write_text(page(plan, record()), encoding="utf-8")
     PAGE.write_text(page(plan, record()), encoding="utf-8")
 
 
-def measure(group: dict[str, Any], data: str | None, deadline: float) -> None:
-    """Measure what the record lacks of one group, seed by seed so that rows stay paired."""
-    for seed in range(group["sets"]):
-        for row in rows(group, data):
-            done = record()
-            if row.key(seed) in done:
-                continue
-            if time.monotonic() > deadline:
-                return
-            print(f"{row.group}: {row.name}, seed {seed}", flush=True)
-            line = one(row, seed, group, done)
-            with RECORD.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+def missing(group: dict[str, Any], data: str | None, workers: Executor) -> Iterator[Job]:
+    """Yield what the record lacks of a group, seed by seed so that rows stay paired."""
+    done = record()
+    lacking = [
+        (row, seed)
+        for seed in range(group["sets"])
+        for row in rows(group, data)
+        if row.key(seed) not in done
+    ]
+    fits: dict[str, int | None] = {row.name: None for row, _ in lacking}
+    if "seconds" in group:
+        fits |= {x["row"]: x["iterations"] for x in done.values() if x["group"] == group["name"]}
+        timed = {r.name: r for r, _ in lacking if fits[r.name] is None and "iterations" in r}
+        counts = workers.map(fitting, timed.values(), [group["seconds"]] * len(timed))
+        fits |= dict(zip(timed, counts, strict=True))
+    for row, seed in lacking:
+        yield row, seed, group, fits[row.name]
+
+
+def side_by_side(
+    workers: Executor, jobs: Iterator[Job], count: int, deadline: float
+) -> Iterator[dict[str, Any]]:
+    """Run jobs, `count` at a time; begin none after the deadline. Yield lines as they come."""
+    running: set[Future[dict[str, Any]]] = set()
+    while True:
+        while len(running) < count and time.monotonic() < deadline:
+            job = next(jobs, None)
+            if job is None:
+                break
+            running.add(workers.submit(one, *job))
+        if not running:
+            return
+        ended, running = wait(running, return_when=FIRST_COMPLETED)
+        for future in ended:
+            yield future.result()
 
 
 def rows(group: dict[str, Any], data: str | None) -> Iterator[Row]:
@@ -103,13 +142,11 @@ def rows(group: dict[str, Any], data: str | None) -> Iterator[Row]:
         yield Row(group["name"], row["name"], row["recipe"], overrides)
 
 
-def one(row: Row, seed: int, group: dict[str, Any], done: dict[Any, Any]) -> dict[str, Any]:
+def one(row: Row, seed: int, group: dict[str, Any], iterations: int | None) -> dict[str, Any]:
     """Distill and judge one set; return its line of the record."""
+    print(f"{row.group}: {row.name}, seed {seed}", flush=True)
     overrides = [*row.overrides, f"seed={seed}"]
-    iterations = None
-    if "seconds" in group and "iterations" in row_options(row):
-        earlier = [v["iterations"] for k, v in done.items() if k[:2] == (row.group, row.name)]
-        iterations = earlier[0] if earlier else fitting(row, group["seconds"])
+    if iterations is not None:
         overrides.append(f"method.iterations={iterations}")
     with tempfile.TemporaryDirectory() as folder:
         clock, start = Clock(), time.perf_counter()
@@ -139,11 +176,6 @@ def one(row: Row, seed: int, group: dict[str, Any], done: dict[Any, Any]) -> dic
     }
 
 
-def row_options(row: Row) -> set[str]:
-    """Return the names of the method's options in the row's recipe."""
-    return set(Recipe.load(row.recipe, row.overrides).method.options)
-
-
 def fitting(row: Row, seconds: float) -> int:
     """Return how many iterations take `seconds`, from a short timed run."""
     with tempfile.TemporaryDirectory() as folder:
@@ -154,76 +186,12 @@ def fitting(row: Row, seconds: float) -> int:
     return max(1, int(seconds / each))
 
 
-def record() -> dict[tuple[str, str, int], dict[str, Any]]:
+def record() -> Lines:
     """Return all lines measured so far, by group, row and seed."""
     if not RECORD.exists():
         return {}
     lines = [json.loads(line) for line in RECORD.read_text(encoding="utf-8").splitlines()]
     return {(line["group"], line["row"], line["seed"]): line for line in lines}
-
-
-def page(plan: list[dict[str, Any]], done: dict[Any, Any]) -> str:
-    """Return the whole page."""
-    lines = [
-        "# Results",
-        "",
-        "Measured by `python benchmarks/results.py`, from the lines of `results.jsonl`. CPU-sized; "
-        "test accuracy in %, last epoch. ± is the sample standard deviation over sets, of the mean "
-        "over each set's networks; a difference is paired by seed, ± its standard error. "
-        "No setting was chosen on test accuracy.",
-        "",
-    ]
-    for group in plan:
-        lines += section(group, done)
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def section(group: dict[str, Any], done: dict[Any, Any]) -> list[str]:
-    base = group.get("base")
-    lines = [f"## {group['title']}", "", group["about"], ""]
-    lines += [
-        f"| | accuracy | sets x networks | minus {base or '–'} | iterations | s per set |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in group["rows"]:
-        got = found(group, row["name"], done)
-        if not got:
-            lines.append(f"| {row['name']} | not measured | | | | |")
-            continue
-        against = row.get("base", base)
-        lines.append(
-            f"| {row['name']} | {spread([score(x) for x in got])} "
-            f"| {len(got)} x {group['networks']} | {difference(group, got, against, done)} "
-            f"| {got[0]['iterations'] or 'recipe'} | {mean(x['seconds'] for x in got):.0f} |"
-        )
-    machines = sorted({x["machine"] for k, x in done.items() if k[0] == group["name"]})
-    return [*lines, "", f"Machine: {'; '.join(machines) or 'none yet'}.", ""]
-
-
-def found(group: dict[str, Any], name: str, done: dict[Any, Any]) -> list[dict[str, Any]]:
-    seeds = range(group["sets"])
-    return [done[group["name"], name, s] for s in seeds if (group["name"], name, s) in done]
-
-
-def score(line: dict[str, Any]) -> float:
-    return 100 * mean(line["accuracies"])
-
-
-def spread(values: list[float]) -> str:
-    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
-
-
-def difference(
-    group: dict[str, Any], got: list[dict[str, Any]], base: str | None, done: dict[Any, Any]
-) -> str:
-    """Return the mean difference to the base row, paired by seed, with its standard error."""
-    beside = {x["seed"]: score(x) for x in found(group, base, done)} if base else {}
-    pairs = [score(x) - beside[x["seed"]] for x in got if x["seed"] in beside]
-    if not pairs or got[0]["row"] == base:
-        return ""
-    error = f" ± {stdev(pairs) / len(pairs) ** 0.5:.1f}" if len(pairs) > 1 else ""
-    named = f" ({base})" if base != group.get("base") else ""
-    return f"{mean(pairs):+.1f}{error}{named}"
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ class NCFM(Method):
         pool_weight_decay: of the same.
         pool_augmentation: of the same.
         pool_cutmix: of the same, the probability.
+        pool_images: train on this many images, spread evenly over the classes; default all.
     """
 
     provides: ClassVar[frozenset[str]] = frozenset(
@@ -113,6 +114,7 @@ class NCFM(Method):
     pool_weight_decay: NonNegative = 5e-4
     pool_augmentation: Strategy = "chain:color_crop"
     pool_cutmix: Fraction = 0.5
+    pool_images: Count | None = None
 
     def check(self, spec: SyntheticSpec, info: DataInfo, net: nn.Module) -> None:
         if spec.space != "pixel":
@@ -223,6 +225,7 @@ class NCFM(Method):
             milestones=(0.6667, 0.8334),
             augmentation=self.pool_augmentation,
             cutmix=self.pool_cutmix,
+            images=self.pool_images,
         )
 
 
