@@ -13,6 +13,7 @@ from ddkit import __version__, pictures, streams
 from ddkit.checkpoint import GRID, RunFolder, identity, new_folder
 from ddkit.compose import Composition, compose
 from ddkit.data import Dataset, RealImages
+from ddkit.divergence import Divergence
 from ddkit.errors import DivergedError, Interrupted
 from ddkit.nets import Networks, ProxyPool
 from ddkit.plan import check_disk
@@ -120,22 +121,20 @@ def _loop(run: Run, parts: Composition, folder: RunFolder, key: str, reporter: R
     started = saved - run.seconds  # of this session and those before it
     try:
         for i in range(done, total):
-            before = run.real.drawn
+            before, run.at = run.real.drawn, i
             with streams.global_generator(run.seed, "layers", i, device=run.runtime.device):
                 metrics = method.step(run, i)
             try:  # an interrupt inside of a step leaves nothing to save
                 both.advance(metrics, run.real.drawn - before)
             except Interrupted:
-                lines.flush()
-                _refuse_non_finite(run, folder)
+                _refuse_non_finite(run, folder, lines)
                 run.seconds = time.monotonic() - started
                 folder.save(run, method, i + 1, key)
                 raise Interrupted(_stopped(i + 1, total, folder)) from None
             now = time.monotonic()
             run.seconds = now - started
             if now - checked > CHECK_SECONDS or i + 1 == total:
-                lines.flush()
-                _refuse_non_finite(run, folder)
+                _refuse_non_finite(run, folder, lines)
                 checked = now
             if checked == now and now - saved > parts.recipe.runtime.checkpoint_seconds:
                 folder.save(run, method, i + 1, key)
@@ -153,22 +152,26 @@ def _stopped(step: int, total: int, folder: RunFolder) -> str:
     )
 
 
-def _refuse_non_finite(run: Run, folder: RunFolder) -> None:
+def _refuse_non_finite(run: Run, folder: RunFolder, lines: JsonLines) -> None:
     """Stop a run that has diverged; the gradient that showed it was not applied.
 
     Raises:
-        DivergedError: naming the step and the term, where a loss shows it.
+        DivergedError: naming step, terms and classes as far as losses and gradients show them.
     """
-    if not bool(run.bad) and bool(torch.isfinite(run.synthetic.images).all()):
+    lines.flush()
+    found = run.watch.found()
+    rows = ~torch.isfinite(run.synthetic.images).flatten(1).all(1)
+    if found is None and bool(rows.any()):
+        found = Divergence(run.at, tuple(run.synthetic.labels[rows.cpu()].unique().tolist()))
+    elif found is None and lines.not_finite:
+        found = Divergence(min(lines.not_finite), ())
+    if found is None:
         return
-    where = "a gradient" if bool(run.bad) else "an image"
-    for line in folder.metrics.read_text(encoding="utf-8").splitlines():
-        if "NaN" in line or "Infinity" in line:
-            where = f"a loss, {line}"
-            break
+    terms = ", ".join(lines.not_finite.get(found.step, ["the gradient"]))
+    classes = found.told(run.synthetic.info.classes)
     raise DivergedError(
-        f"{folder.path}: {where} is no longer finite; the last checkpoint is kept. "
-        f"Lower method.lr_images or the weights"
+        f"{folder.path}: step {found.step}: {terms}{classes and f' of {classes}'} is no longer "
+        f"finite; the last checkpoint is kept. Lower method.lr_images or the weights"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,6 +56,8 @@ class JsonLines:
         self._pending: list[Metrics] = []
         self._step = 0
         self._flushed = time.monotonic()
+        self.not_finite: dict[int, list[str]] = {}
+        """By step, the metrics that are no numbers; of steps taken since `begin`."""
 
     def begin(self, task: str, total: int, done: int = 0) -> None:
         self._step = done
@@ -78,6 +81,9 @@ class JsonLines:
         lines = []
         for values in read_all(self._pending):
             lines.append(json.dumps({"step": self._step} | values) + "\n")
+            bad = [f"{k} ({v})" for k, v in values.items() if not math.isfinite(v)]
+            if bad:
+                self.not_finite[self._step] = bad
             self._step += 1
         self._pending = []
         try:

@@ -14,6 +14,7 @@ from ddkit import streams
 from ddkit.augment import Draw
 from ddkit.backbone import embed, has_batch_statistics, look
 from ddkit.data import RealImages
+from ddkit.divergence import Watch
 from ddkit.groups import Groups
 from ddkit.nets import Networks, ProxyPool
 from ddkit.regularizer import Match, Regularizer
@@ -46,7 +47,9 @@ class Run:
     optimizers: list[Optimizer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.bad = torch.zeros((), dtype=torch.bool, device=self.runtime.device)
+        syn = self.synthetic
+        self.watch = Watch(syn.images, syn.labels, self.num_classes)
+        self.at = 0  # the step that is being taken
         self.chunk = self.runtime.chunk
         self.seconds = 0.0  # spent on steps, in all sessions
 
@@ -155,17 +158,17 @@ class Run:
         return metrics
 
     def apply(self) -> None:
-        """Step every optimizer, unless a gradient is not finite; then zero the gradients.
+        """Step every optimizer, then drop the gradients.
 
-        The check stays on the device: a bad gradient is replaced by zero and remembered in `bad`.
+        A gradient that is not finite is replaced by zero and remembered in `watch`; the check stays
+        on the device.
         """
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        bad = ~torch.isfinite(parameter.grad).all()
-                        self.bad |= bad
-                        parameter.grad.masked_fill_(bad, 0)
+                    grad = parameter.grad
+                    if grad is not None:
+                        grad.masked_fill_(self.watch.look(parameter, grad, self.at), 0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 

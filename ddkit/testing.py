@@ -190,7 +190,7 @@ def _taken(bench: Bench, make: Callable[[], Method], folder: Path, interrupt: bo
             state.restore(run, method, "check")
         _check_metrics(method.step(run, i))
     method.finish(run)
-    _require(not bool(run.bad), "a gradient is not finite")
+    _require(run.watch.found() is None, "a gradient is not finite")
     _require(bool(torch.isfinite(run.synthetic.images).all()), "an image is not finite")
     return run
 

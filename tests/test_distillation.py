@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY_POOL, tree
+from torch import Tensor
 
 from ddkit import distillation
 from ddkit.data import Dataset
@@ -25,7 +26,9 @@ from ddkit.errors import (
 )
 from ddkit.options import schema
 from ddkit.recipe import Recipe
+from ddkit.regularizer import Match
 from ddkit.report import JsonLines, Metrics, Silent, Tee
+from ddkit.run import Run
 from ddkit.synthetic import SyntheticSet
 
 SAME = ("synthetic.safetensors", "metrics.jsonl", "recipe.toml", "grid.png")
@@ -245,6 +248,41 @@ def test_a_run_that_diverges_says_where_and_writes_no_set(
         run(hopeless(tiny_recipe, 6, 1e30), tmp_path / "out")
     assert len(str(refusal.value).splitlines()) <= 2
     assert "synthetic.safetensors" not in tree(tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_a_run_whatever_its_gradient(
+    run: Any, tiny_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    backward = Run.backward
+    monkeypatch.setattr(
+        Run, "backward", lambda self, loss, match: backward(self, loss - torch.inf, match)
+    )
+    with pytest.raises(DivergedError, match=r"step 0: loss \(-inf\) is no longer finite"):
+        run(tiny_recipe(), tmp_path / "out")
+
+
+@pytest.mark.parametrize("worst", ["loss", "gradient"])
+def test_a_run_that_diverges_names_term_step_and_class(
+    worst: str, run: Any, tiny_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    backward = Run.backward
+
+    def poisoned(self: Run, loss: Tensor, match: Match) -> Any:
+        if self.at == 3:
+            image = match.syn[match.groups.labels == 1]
+            if worst == "loss":
+                loss = loss + (image.sum() * 0).log()
+            else:
+                image.register_hook(lambda grad: grad * torch.nan)
+                loss = loss + image.sum() * 0
+        return backward(self, loss, match)
+
+    monkeypatch.setattr(Run, "backward", poisoned)
+    with pytest.raises(DivergedError) as refusal:
+        run(tiny_recipe(method={"name": "dm", "iterations": 6}), tmp_path / "out")
+    what = "loss (-inf)" if worst == "loss" else "the gradient"
+    assert f"step 3: {what} of class 'class 1' is no longer finite" in str(refusal.value)
+    assert "checkpoint is kept" in str(refusal.value)
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 3])

@@ -23,7 +23,8 @@ ORDER = (
         "runtime",
         "data",
     ),
-    *("formation", "synthetic", "backbone", "train", "nets", "regularizer", "method", "run"),
+    *("formation", "synthetic", "backbone", "train", "nets", "regularizer", "method"),
+    *("divergence", "run"),
     *("gradients", "sweep", "checkpoint", "compose", "plan", "doctor", "pictures", "formats"),
     *(
         "distillation",

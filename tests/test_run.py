@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import SGD
 
 from ddkit.data import Dataset
+from ddkit.divergence import Divergence
 from ddkit.regularizer import Match, Regularizer
 from ddkit.run import Run, Term, added, saved_bytes
 from ddkit.runtime import Runtime
@@ -87,7 +88,7 @@ def test_apply_steps_and_zeroes(tmp_path: Path):
     run.apply()
     torch.testing.assert_close(run.synthetic.images.detach(), before - 1)
     assert run.synthetic.images.grad is None
-    assert not run.bad
+    assert run.watch.found() is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -98,12 +99,32 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_is_remembered(
     before = run.synthetic.images.detach().clone()
     run.synthetic.images.grad = torch.ones_like(before)
     run.synthetic.images.grad[0, 0, 0, 0] = value
+    run.at = 7
     run.apply()
     assert torch.equal(run.synthetic.images.detach(), before)
-    assert run.bad
-    run.synthetic.images.grad = torch.ones_like(before)
+    assert run.watch.found() == Divergence(7, (0,))
+    run.at = 8
+    run.synthetic.images.grad = torch.full_like(before, torch.nan)
     run.apply()
-    assert run.bad  # until somebody looks
+    assert run.watch.found() == Divergence(7, (0,))  # the first
+
+
+def test_a_gradient_of_something_else_names_no_class(tmp_path: Path):
+    run = bench_run(tmp_path)
+    other = torch.nn.Parameter(torch.ones(2))
+    run.optimizers.append(torch.optim.SGD([other], lr=1.0))
+    other.grad = torch.tensor([1.0, torch.inf])
+    run.apply()
+    assert run.watch.found() == Divergence(0, ())
+    assert other.tolist() == [1, 1]
+
+
+def test_a_divergence_names_its_classes_shortly():
+    names = ("a", "b", "c", "d", "e")
+    assert Divergence(0, ()).told(names) == ""
+    assert Divergence(0, (1,)).told(names) == "class 'b'"
+    assert Divergence(0, (0, 1, 2, 4)).told(names) == "classes 'a', 'b', 'c' and 1 more"
+    assert Divergence(0, (0, 1, 2, 3, 4)).told(names) == "all classes"
 
 
 def test_every_optimizer_steps(tmp_path: Path):
