@@ -49,9 +49,10 @@ class Row:
     def key(self, seed: int) -> tuple[str, str, int]:
         return self.group, self.name, seed
 
-    def __contains__(self, option: str) -> bool:
-        """Whether the row's recipe sets this option of its method."""
-        return option in Recipe.load(self.recipe, self.overrides).method.options
+    @property
+    def iterates(self) -> bool:
+        """Whether the row's method takes as many iterations as it is told."""
+        return "iterations" in Recipe.load(self.recipe, self.overrides).method.options
 
 
 Job = tuple[Row, int, dict[str, Any], int | None]
@@ -110,7 +111,7 @@ def missing(group: dict[str, Any], data: str | None, workers: Executor) -> Itera
     fits: dict[str, int | None] = {row.name: None for row, _ in lacking}
     if "seconds" in group:
         fits |= {x["row"]: x["iterations"] for x in done.values() if x["group"] == group["name"]}
-        timed = {r.name: r for r, _ in lacking if fits[r.name] is None and "iterations" in r}
+        timed = {r.name: r for r, _ in lacking if fits[r.name] is None and r.iterates}
         counts = workers.map(fitting, timed.values(), [group["seconds"]] * len(timed))
         fits |= dict(zip(timed, counts, strict=True))
     for row, seed in lacking:
@@ -120,19 +121,29 @@ def missing(group: dict[str, Any], data: str | None, workers: Executor) -> Itera
 def side_by_side(
     workers: Executor, jobs: Iterator[Job], count: int, deadline: float
 ) -> Iterator[dict[str, Any]]:
-    """Run jobs, `count` at a time; begin none after the deadline. Yield lines as they come."""
+    """Run jobs, `count` at a time; begin none after the deadline. Yield lines as they come.
+
+    After a failure what runs is still finished and yielded; then the failure is raised.
+    """
     running: set[Future[dict[str, Any]]] = set()
+    failed: list[BaseException] = []
     while True:
-        while len(running) < count and time.monotonic() < deadline:
+        while not failed and len(running) < count and time.monotonic() < deadline:
             job = next(jobs, None)
             if job is None:
                 break
             running.add(workers.submit(one, *job))
         if not running:
-            return
+            break
         ended, running = wait(running, return_when=FIRST_COMPLETED)
         for future in ended:
-            yield future.result()
+            error = future.exception()
+            if error is None:
+                yield future.result()
+            else:
+                failed.append(error)
+    if failed:
+        raise failed[0]
 
 
 def rows(group: dict[str, Any], data: str | None) -> Iterator[Row]:

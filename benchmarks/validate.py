@@ -1,35 +1,40 @@
 """Run the published-budget recipes, most valuable first, in whatever time an accelerator is lent.
 
-    python benchmarks/validate.py --minutes 25 --data DIR --out validation
+    python benchmarks/validate.py --minutes 25 --data DIR
     python benchmarks/validate.py --quick
 
 Each job distills a shipped recipe and judges the set. A call stops when its minutes are over, with
-a checkpoint; the next one goes on from the files in ``--out``, on this machine or another. Every
-finished judgement is one line of ``results.jsonl`` there. ``--data`` names CIFAR-10 as a folder of
-images; without it the dataset is torchvision's. ``--quick`` shortens everything to prove the path.
+a checkpoint; the next one goes on from the files in ``--out``, on this machine or another: runs,
+pools of networks, and ``results.jsonl``, which has one line for every judge trained (each on the
+set and on the random sets beside it). ``--data`` names CIFAR-10 as a folder of images; without it
+the dataset is torchvision's. ``--quick`` shortens everything to prove the path.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from validate_table import table
 
 from ddkit import __version__, api, distillation, plugins
-from ddkit.errors import Interrupted
+from ddkit.errors import DDKitError, Interrupted
+from ddkit.evaluation import Scope
 from ddkit.recipe import Recipe
 from ddkit.runtime import open_runtime
 from ddkit.specs import Part
 
 FIRST = ("dm", "dm-iid", "ncfm", "ncfm-net", "idm-iid")
 JUDGES = ("alexnet", "vgg11", "resnet18")
+TESTS = 20  # of each judge, the best of which is best*; NCFM's program makes as many
 QUICK: dict[str, Any] = {
     "method.iterations": 6,
     "method.batch_real": 8,
@@ -84,17 +89,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--data", help="CIFAR-10 as a folder of images")
-    parser.add_argument("--out", type=Path, default=Path("validation"))
+    parser.add_argument("--out", type=Path, help="default: validation, or validation-quick")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--chunk", default='"auto"', help="classes that go through at once")
     parser.add_argument("--quick", action="store_true", help="prove the path in minutes")
     options = parser.parse_args()
+    options.out = options.out or Path("validation-quick" if options.quick else "validation")
+    os.environ.setdefault("DDKIT_HOME", str(options.out.resolve() / "home"))  # pools go along
     reporter = Deadline(time.monotonic() + 60 * options.minutes)
     try:
         for job in jobs(("lenet",) if options.quick else JUDGES):
-            work(job, options, reporter)
+            try:
+                work(job, options, reporter)
+            except DDKitError as error:  # of this job; the others may still have their turn
+                if isinstance(error, Interrupted):
+                    raise
+                print(f"    {job.recipe}: {error}", flush=True)
     except Interrupted as stop:
         print(f"stopped: {stop}")
+    print(table(lines(options.out)))
 
 
 def jobs(judges: tuple[str, ...]) -> Iterator[Job]:
@@ -109,31 +122,33 @@ def jobs(judges: tuple[str, ...]) -> Iterator[Job]:
 
 
 def work(job: Job, options: argparse.Namespace, reporter: Deadline) -> None:
-    """Distill the set of a job, or go on with it, and judge it by what has not judged it yet."""
+    """Distill the set of a job, or go on with it, and train the judges that are missing."""
     recipe = Recipe.load(job.recipe, overrides(job.recipe, options))
     archs = [Part(a) for a in job.archs] or list(recipe.eval.archs)
-    missing = [a for a in archs if (job.recipe, str(a)) not in finished(options.out)]
+    done = {(x["recipe"], x["precision"], x["arch"], x["network"]) for x in lines(options.out)}
+    missing = [
+        (arch, k)
+        for arch in archs
+        for k in range(recipe.eval.seeds)
+        if (job.recipe, options.precision, str(arch), k) not in done
+    ]
     if not missing:
         return
     print(job.recipe, flush=True)
     loaded = plugins.load()
-    folder = options.out / job.recipe
+    folder = options.out / f"{job.recipe}-{options.precision}"
     outcome = distillation.run_recipe(recipe, loaded, reporter, folder, job.recipe)
     runtime = open_runtime(recipe.runtime)
-    for arch in missing:
-        spec = type(recipe.eval)(**{**vars(recipe.eval), "archs": (arch,)})
+    for arch, k in missing:
+        spec = replace(recipe.eval, archs=(arch,))
+        every = max(1, spec.training_of(arch).epochs // TESTS)
+        scope = Scope(best_every=every, networks=range(k, k + 1))
         verdict = api.judged(
-            *(outcome.synthetic, outcome.dataset, spec, loaded, runtime, reporter), best=True
+            outcome.synthetic, outcome.dataset, spec, loaded, runtime, reporter, scope
         )
-        line = describe(job, recipe, outcome) | verdict.to_dict() | {"arch": str(arch)}
+        line = describe(job, recipe, outcome) | {"arch": str(arch), "network": k}
         with (options.out / "results.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        for result in verdict.results:
-            best = 100 * sum(result.best) / result.n
-            print(
-                f"    {arch}, {result.subject}: {100 * result.mean:.1f}, best* {best:.1f}",
-                flush=True,
-            )
+            file.write(json.dumps(line | verdict.to_dict()) + "\n")
 
 
 def overrides(name: str, options: argparse.Namespace) -> list[str]:
@@ -148,23 +163,23 @@ def overrides(name: str, options: argparse.Namespace) -> list[str]:
     return changed
 
 
-def finished(out: Path) -> set[tuple[str, str]]:
-    """Return which recipes were judged by which architectures."""
+def lines(out: Path) -> list[dict[str, Any]]:
+    """Return what was measured so far."""
     path = out / "results.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {(line["recipe"], line["arch"]) for line in map(json.loads, lines)}
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def describe(job: Job, recipe: Recipe, outcome: distillation.Outcome) -> dict[str, Any]:
     """Return everything that is needed to judge a result besides the accuracies."""
     status = outcome.folder.status()
     steps = len(outcome.folder.metrics.read_text(encoding="utf-8").splitlines())
-    text = recipe.source.text
-    reported = next((x for x in text.splitlines() if "Reported:" in x), "")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return {
         "recipe": job.recipe,
-        "reported": reported.partition("Reported:")[2].strip(),
+        "precision": recipe.runtime.precision,
+        "reported": heading(recipe.source.text, "Reported"),
+        "reproduced": heading(recipe.source.text, "Reproduced"),
         "resolved": outcome.synthetic.recipe,
         "seconds_per_step": status["seconds"] / max(1, steps),
         "peak_memory": status["peak_memory"],
@@ -172,6 +187,17 @@ def describe(job: Job, recipe: Recipe, outcome: distillation.Outcome) -> dict[st
         "torch": str(torch.__version__),
         "ddkit": __version__,
     }
+
+
+def heading(text: str, word: str) -> str:
+    """Return what a recipe's opening comment says after `word`, its further lines included."""
+    said: list[str] = []
+    for line in text.splitlines():
+        if line.startswith(f"# {word}: ") or (said and line.startswith("#   ")):
+            said.append(line.removeprefix(f"# {word}:").strip("# "))
+        elif said:
+            break
+    return " ".join(said)
 
 
 if __name__ == "__main__":
