@@ -16,6 +16,7 @@ from ddkit import distillation, evaluation, plugins
 from ddkit.compose import backbone_maker, full, make_dataset, plain, probe, split_zca
 from ddkit.data import DataInfo, Dataset
 from ddkit.errors import RecipeError
+from ddkit.evaluation import WHOLE, Scope
 from ddkit.nets import Build, ProxyPool
 from ddkit.place import Place, Source
 from ddkit.plugins import Plugins
@@ -89,14 +90,15 @@ def evaluate(
     settings: Sequence[str] = (),
     baseline: bool = True,
     dataset: Dataset | None = None,
-    best: bool = False,
+    best_every: int | None = None,
     runtime: RuntimeSpec | None = None,
     reporter: Reporter | None = None,
 ) -> evaluation.Verdict:
     """Judge a set by the protocol stored in it, as ``ddkit eval``.
 
     `settings` override the stored protocol, as in ``["epochs=300", "protocol=dc"]``. `dataset`
-    replaces the data that the set names. `best` asks for the best accuracies over all epochs too.
+    replaces the data that the set names. With `best_every`, judges are tested every so many epochs
+    too, and the best of these tests is told.
 
     Raises:
         DDKitError: see `evaluation.evaluate`.
@@ -106,7 +108,9 @@ def evaluate(
     spec = stored_spec(made, archs, seeds, settings)
     data = dataset or test_data(made, loaded)
     opened = open_runtime(runtime or stored_runtime(made))
-    return judged(made, data, spec, loaded, opened, reporter or Silent(), baseline, best)
+    return judged(
+        made, data, spec, loaded, opened, reporter or Silent(), Scope(baseline, best_every)
+    )
 
 
 def judged(
@@ -116,8 +120,7 @@ def judged(
     loaded: Plugins,
     runtime: Runtime,
     reporter: Reporter,
-    baseline: bool = True,
-    best: bool = False,
+    scope: Scope = WHOLE,
 ) -> evaluation.Verdict:
     """Judge `syn` by the architectures of `spec`, each under its shortest name.
 
@@ -126,10 +129,12 @@ def judged(
     """
     archs = [plain(arch, loaded.backbones) for arch in spec.archs]
     make = partial(judge_maker, plugins=loaded, info=data.info)
-    teacher = None if spec.teacher is None else _teacher(syn, data, spec.teacher, loaded, runtime)
-    return evaluation.evaluate(
-        syn, archs, data, spec, make, runtime, reporter, baseline, teacher, best
-    )
+    teacher = None
+    if spec.teacher is not None:
+        teacher = _teacher(syn, data, spec.teacher, loaded, runtime)
+        named = plain(spec.teacher.backbone, loaded.backbones)
+        spec = replace(spec, teacher=replace(spec.teacher, backbone=named))
+    return evaluation.evaluate(syn, archs, data, spec, make, runtime, reporter, teacher, scope)
 
 
 def _teacher(
@@ -141,15 +146,16 @@ def _teacher(
     distilling serves as well.
     """
     evaluation.check_data(syn, data)
-    made = judge_maker(spec.backbone, loaded, syn.info)
-    spec = replace(spec, backbone=full(spec.backbone, loaded.backbones))
-    pool = ProxyPool(spec, made, replace(data, info=syn.info), runtime, spec.seed)
+    place = Place(Source("evaluation"), "teacher.backbone")
+    make = judge_maker(spec.backbone, loaded, syn.info, place)
+    kind = replace(spec.pool(), backbone=full(spec.backbone, loaded.backbones))
+    pool = ProxyPool(kind, make, replace(data, info=syn.info), runtime, spec.seed)
     return Teacher(pool, spec, runtime)
 
 
-def judge_maker(part: Part, plugins: Plugins, info: DataInfo) -> Build:
+def judge_maker(part: Part, plugins: Plugins, info: DataInfo, place: Place | None = None) -> Build:
     """Return a function that builds the judge `part`, checked on blank images."""
-    place = Place(Source("judge"), part.name)
+    place = place or Place(Source("judge"), part.name)
     make = backbone_maker(part, plugins, place, info)
     probe(make, info, place)
     return make

@@ -26,9 +26,12 @@ STATUS, CHECKPOINT, VERDICT = "run.json", "checkpoint.pt", "eval.json"
 
 
 def identity(recipe: Recipe, data: str) -> str:
-    """Return the hash of what determines the set: the resolved recipe and the data."""
+    """Return the hash of what determines the set: the resolved recipe and the data.
+
+    The data is known by its own hash, wherever it lies now.
+    """
     table = recipe.table()
-    table.pop("eval")  # judges come after
+    del table["eval"], table["dataset"]  # judges come after
     table["runtime"] = {
         k: v for k, v in table["runtime"].items() if k not in ("device", "checkpoint_seconds")
     }

@@ -59,7 +59,7 @@ def compose(
     method = make_method(recipe, plugins)
     terms = make_terms(recipe, plugins)
     check_requirements(recipe, method, terms)
-    check_space(recipe)
+    check_synthetic(recipe)
     data = dataset or make_dataset(recipe.dataset, plugins, recipe.place("dataset"))
     data = data.to(runtime.device)
     counts = torch.bincount(data.train.labels, minlength=data.info.num_classes).tolist()
@@ -90,7 +90,8 @@ def check_names(recipe: Recipe, plugins: Plugins) -> None:
     if recipe.proxies is not None:
         given.append((plugins.backbones, recipe.proxies.backbone, "proxies.backbone", ("info",)))
     for path, part in judging(recipe.eval):
-        given.append((plugins.backbones, part, f"eval.{path}", ("info",)))
+        if part != recipe.backbone:  # which is checked, and which judges and teachers default to
+            given.append((plugins.backbones, part, f"eval.{path}", ("info",)))
     problems: list[DDKitError] = []
     for registry, part, path, own in given:
         try:
@@ -263,12 +264,18 @@ def check_requirements(recipe: Recipe, method: Method, terms: tuple[Term, ...]) 
         )
 
 
-def check_space(recipe: Recipe) -> None:
-    """Refuse whitened pixels: a set in [0, 1] cannot be whitened as well.
+def check_synthetic(recipe: Recipe) -> None:
+    """Refuse what does not go together: whitened pixels in [0, 1], a bound that binds nothing.
 
     Raises:
         IncompatibleError: both are asked for.
     """
+    spec = recipe.synthetic
+    if spec.bound is not None and spec.kind != "bound":
+        raise IncompatibleError(
+            f'{recipe.place("synthetic.bound")}: belongs to kind = "bound", not to '
+            f"{spec.kind!r}; drop it"
+        )
     if recipe.dataset.options.get("zca") and recipe.synthetic.space == "pixel":
         raise IncompatibleError(
             f'{recipe.place("synthetic.space")}: "pixel" does not go with dataset.zca; '

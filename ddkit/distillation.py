@@ -161,17 +161,20 @@ def _refuse_non_finite(run: Run, folder: RunFolder, lines: JsonLines) -> None:
     lines.flush()
     found = run.watch.found()
     rows = ~torch.isfinite(run.synthetic.images).flatten(1).all(1)
+    what = "the gradient"
     if found is None and bool(rows.any()):
         found = Divergence(run.at, tuple(run.synthetic.labels[rows.cpu()].unique().tolist()))
+        what = "the images"
     elif found is None and lines.not_finite:
         found = Divergence(min(lines.not_finite), ())
     if found is None:
         return
-    terms = ", ".join(lines.not_finite.get(found.step, ["the gradient"]))
+    terms = ", ".join(lines.not_finite.get(found.step, [what]))
     classes = found.told(run.synthetic.info.classes)
+    kept = "the last checkpoint is kept. " if folder.checkpoint.is_file() else ""
     raise DivergedError(
         f"{folder.path}: step {found.step}: {terms}{classes and f' of {classes}'} is no longer "
-        f"finite; the last checkpoint is kept. Lower method.lr_images or the weights"
+        f"finite; {kept}Lower method.lr_images or the weights"
     )
 
 

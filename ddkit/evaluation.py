@@ -33,7 +33,7 @@ Draw = Callable[[int], SyntheticSet]
 class Result:
     """Last-epoch test accuracies, 0 to 1, of networks of one architecture trained on one thing.
 
-    `best` are the best over all epochs of the same networks, selected on the test data as much
+    `best` are the best of all tests of the same networks, selected on the test data as much
     published code does; empty unless asked for, and never the result.
     """
 
@@ -63,23 +63,45 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Scope:
+    """How much of an evaluation is wanted.
+
+    Attributes:
+        baseline: whether random sets are judged too.
+        best_every: test every so many epochs as well, for the best that published code reports.
+        networks: only these, by number; default all that the protocol has.
+    """
+
+    baseline: bool = True
+    best_every: int | None = None
+    networks: range | None = None
+
+
+WHOLE = Scope()
+
+
+@dataclass(frozen=True)
 class Verdict:
     """All results of one evaluation, and by what protocol they were obtained."""
 
     spec: EvalSpec
     results: list[Result] = field(default_factory=list)
+    teacher_accuracy: float | None = None
 
     @property
     def protocol(self) -> str:
-        """The protocol's name, with whatever departs from it."""
+        """The protocol's name, its teacher's network, and whatever departs from it."""
+        teacher, name = self.spec.teacher, self.spec.protocol
         departs = ", ".join(f"{k} = {v}" for k, v in deviations(self.spec).items())
-        return f"{self.spec.protocol} with {departs}" if departs else self.spec.protocol
+        name = f"{name} (labels of {teacher.backbone})" if teacher else name
+        return f"{name} with {departs}" if departs else name
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "protocol": self.protocol,
             "training": asdict(self.spec.training),
             "teacher": self.spec.teacher and asdict(self.spec.teacher),
+            "teacher_accuracy": self.teacher_accuracy,
             "results": [r.to_dict() for r in self.results],
         }
 
@@ -92,17 +114,14 @@ def evaluate(
     make: MakeBackbone,
     runtime: Runtime,
     reporter: Reporter,
-    baseline: bool = True,
     teacher: Teacher | None = None,
-    best: bool = False,
+    scope: Scope = WHOLE,
 ) -> Verdict:
     """Train `spec.seeds` new networks of each architecture on `syn`; test after the last epoch.
 
-    With `baseline`, the same networks (same seeds, same protocol) are also trained on random real
-    images, a new draw for each network: as many full images as the set stores and, where the set
-    is a mosaic, also mosaics of as many. A `teacher` labels everything that judges train on. With
-    `best`, networks are also tested after every epoch, for the figure that much published code
-    reports.
+    The same networks (same seeds, same protocol) are also trained on random real images, a new draw
+    for each network: as many full images as the set stores and, where the set is a mosaic, also
+    mosaics of as many. A `teacher` labels everything that judges train on.
 
     Raises:
         IncompatibleError: the set and the data differ in shape or classes.
@@ -111,28 +130,29 @@ def evaluate(
     data = replace(data, info=syn.info).to(runtime.device)  # whitened as the set was, if it was
     made = syn.to(runtime.device)
     subjects: list[tuple[str, Draw]] = [("set", lambda k: made)]
-    if baseline:
+    if scope.baseline:
         real = RealImages(data, 0, runtime.device)
         subjects += [(name, draw) for name, draw in baselines(syn, real)]
-    total = sum(epochs(spec.training_of(a)) for a in archs) * spec.seeds * len(subjects)
+    networks = range(spec.seeds) if scope.networks is None else scope.networks
+    total = sum(epochs(spec.training_of(a)) for a in archs) * len(networks) * len(subjects)
     makes = [make(arch) for arch in archs]  # refuses before anything is trained
     if teacher is not None:
         teacher.prepare(reporter)
-    verdict = Verdict(spec)
+    verdict = Verdict(spec, teacher_accuracy=teacher.accuracy if teacher else None)
     reporter.begin("evaluate", total)
     try:
         for arch, build_it in zip(archs, makes, strict=True):
             training = spec.training_of(arch)
-            judge = _Judge(arch, build_it, data, training, runtime, reporter, teacher, best)
+            judge = _Judge(arch, build_it, data, training, runtime, reporter, teacher, scope)
             for subject, draw in subjects:
                 start = time.perf_counter()
-                tests = [judge(k, draw(k)) for k in range(spec.seeds)]
+                tests = [judge(k, draw(k)) for k in networks]
                 result = Result(
                     arch=str(arch),
                     subject=subject,
                     accuracies=tuple(test[-1] for test in tests),
                     seconds=time.perf_counter() - start,
-                    best=tuple(map(max, tests)) if best else (),
+                    best=tuple(map(max, tests)) if scope.best_every else (),
                     preset=spec.preset(arch),
                 )
                 verdict.results.append(result)
@@ -152,19 +172,20 @@ class _Judge:
     runtime: Runtime
     reporter: Reporter
     teacher: Teacher | None
-    every_epoch: bool
+    scope: Scope
 
     def __call__(self, k: int, made: SyntheticSet) -> list[float]:
         """Train network number `k` on `made` from scratch.
 
         Returns:
-            Its test accuracy after the last epoch, or with `every_epoch` after each.
+            Its test accuracies, as often as the scope says and after the last epoch.
         """
         device = self.runtime.device
         net: nn.Module = build(self.make, device, 0, f"judge {self.arch}", k)
         seed = streams.derive(0, f"judge-training {self.arch}", k)
         images, targets = made.training()
         total, hard_from, classes = epochs(self.spec), -1, targets
+        every = self.scope.best_every or total
         if self.teacher is not None:
             classes = made.training_classes()
             targets = self.teacher.label(images, classes)
@@ -179,7 +200,7 @@ class _Judge:
             nonlocal targets
             if epoch == hard_from:
                 targets = classes
-            if self.every_epoch or epoch == total:
+            if epoch == total or epoch % every == 0:
                 tests.append(accuracy(net, self.data.test, self.data.info, self.runtime))
 
         fit(net, fetch, len(images), self.spec, seed, self.runtime, self.reporter, after=after)

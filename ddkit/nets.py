@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ddkit import home, streams
 from ddkit.backbone import freeze
 from ddkit.data import DataInfo, Dataset, RealImages
-from ddkit.errors import DataError
+from ddkit.errors import DataError, DivergedError
 from ddkit.groups import Groups
 from ddkit.report import Reporter, Silent
 from ddkit.runtime import Runtime
@@ -102,6 +102,8 @@ class ProxyPool:
         self._make: Build = make if spec.input == "normalized" else self._raw(make)
         self._net: nn.Module | None = None
         self._states: dict[int, dict[str, Tensor]] = {}
+        self.accuracies: dict[int, float] = {}
+        """By number, the share of test images that a loaded network has right, 0 to 1."""
         self.folder = home.cache("networks") / self._key()
 
     def _raw(self, make: Build) -> Build:
@@ -188,6 +190,11 @@ class ProxyPool:
         fetch, count = self._fetcher(index)
         seed = streams.derive(self.spec.seed, "proxy-training", index)
         fit(net, fetch, count, spec, seed, self._runtime, reporter)
+        if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
+            raise DivergedError(
+                f"{self.spec.backbone} diverged when it was trained on {self.info.name} for a pool "
+                f"(lr {self.spec.lr}); it is not kept. Lower that pool's lr"
+            )
         tested = accuracy(net, self._dataset.test, self.info, self._runtime)
         metadata = {"test_accuracy": f"{tested:.4f}", "data": self._data}
         state = {k: v.cpu().contiguous() for k, v in net.state_dict().items()}
@@ -240,12 +247,13 @@ class ProxyPool:
     def _load(self, index: int) -> dict[str, Tensor]:
         try:
             with safe_open(self._path(index), framework="pt") as file:
-                trained_on = (file.metadata() or {}).get("data")
-                if trained_on != self._data:
+                described = file.metadata() or {}
+                if described.get("data") != self._data:
                     raise DataError(
                         f"{self._path(index)}: this network was not trained on the images of "
                         f"{self.info.name} that are here; remove the file to train it anew"
                     )
+                self.accuracies[index] = float(described["test_accuracy"])
                 return {k: file.get_tensor(k).clone() for k in file.keys()}  # noqa: SIM118 - not mapped
         except (SafetensorError, OSError):  # damaged: make it again
             self._path(index).unlink(missing_ok=True)

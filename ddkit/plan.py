@@ -34,6 +34,9 @@ def facts(parts: Composition, runtime: Runtime, out: Path) -> list[str]:
             f"proxies    {parts.proxies.spec.count} x {parts.proxies.spec.backbone}, "
             f"{missing} of them to train"
         )
+    teacher = parts.recipe.eval.teacher
+    if teacher is not None:
+        lines.append(f"teacher    {teacher.count} x {teacher.backbone}, {teacher.epochs} epochs")
     return lines
 
 

@@ -150,7 +150,7 @@ def eval_spec(value: Any, place: Place, backbone: Any = "convnet") -> EvalSpec:
         presets = {p: _without(v, own) for p, v in protocol.presets.items()}
     presets = _presets(presets, place / "presets")
     training = dataclasses.replace(protocol.training, **own)
-    spec = EvalSpec(parts, seeds, name, training, teacher, presets)
+    spec = EvalSpec(parts, seeds, name, training, presets, teacher)
     _check_teacher(spec, place / "teacher")
     return spec
 
@@ -181,22 +181,21 @@ def load_protocol(name: str, place: Place, backbone: Any = "convnet") -> EvalSpe
     presets = _presets(table.pop("presets", {}), here / "presets")
     teacher = _teacher(table.pop("teacher", None), here / "teacher", backbone)
     training = TrainSpec(**checked(TrainSpec, table, here))
-    return EvalSpec((Part("convnet"),), SEEDS, name, training, teacher, presets)
+    return EvalSpec((Part("convnet"),), SEEDS, name, training, presets, teacher)
 
 
 def deviations(spec: EvalSpec) -> dict[str, Any]:
     """Return the settings in which `spec` departs from the protocol it names, presets aside."""
     named = load_protocol(spec.protocol, Place(Source("protocol")))
     own, published = _settings(spec), _settings(named)
-    return {k: own.get(k) for k in {**published, **own} if own.get(k) != published.get(k)}
+    return {k: own.get(k) for k in {**own, **published} if own.get(k) != published.get(k)}
 
 
 def _settings(spec: EvalSpec) -> dict[str, Any]:
-    """Return training and teacher, flat; a protocol leaves the teacher's backbone open."""
+    """Return training and teacher, flat; no protocol names the teacher's backbone."""
     flat = dataclasses.asdict(spec.training)
-    if spec.teacher is not None:
-        teacher = _without(_plain(spec.teacher), ("backbone",))
-        flat |= {f"teacher.{key}": value for key, value in teacher.items()}
+    teacher = spec.teacher or TeacherSpec()
+    flat |= {f"teacher.{k}": v for k, v in _without(_plain(teacher), ("backbone",)).items()}
     return flat
 
 
@@ -249,11 +248,11 @@ def _check_teacher(spec: EvalSpec, place: Place) -> None:
     """Refuse hard labels in all epochs: such a teacher would do nothing."""
     if spec.teacher is None:
         return
-    fewest = min(p.get("epochs", spec.training.epochs) for p in [{}, *spec.presets.values()])
+    fewest = min(spec.training_of(arch).epochs for arch in spec.archs)
     if spec.teacher.hard_epochs >= fewest:
         raise RecipeError(
             f"{place / 'hard_epochs'}: {spec.teacher.hard_epochs} leaves none of {fewest} epochs "
-            f"for the teacher's labels"
+            f"for the teacher's labels; lower it or raise epochs"
         )
 
 

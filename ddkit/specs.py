@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ class SyntheticSpec:
     `ipc` counts stored images per class. With `factor` f, each is a mosaic of f x f pictures, read
     in `order`, which decode to full size; `init_resize` shrinks real images into the mosaic.
     `init`: random real images, the first of each class in the order of the data, or noise.
-    `kind` and `bound`: see `formation.Formation`.
+    `kind` and `bound` (with ``kind = "bound"`` alone; default 128): see `formation.Formation`.
     `space`: pixels in [0, 1], or after mean and standard deviation.
     """
 
@@ -40,7 +40,7 @@ class SyntheticSpec:
     order: Literal["row", "column"] = "row"
     init_resize: Literal["nearest", "bilinear"] = "bilinear"
     kind: Literal["single", "multi", "bound"] = "single"
-    bound: Count = 128
+    bound: Count | None = None
     space: Literal["normalized", "pixel"] = "normalized"
 
     @property
@@ -76,12 +76,12 @@ class TrainSpec:
 
 
 @dataclass(frozen=True)
-class ProxySpec:
-    """The pool of networks trained on the real data (IID and CMI publish with the same kind).
+class PoolSpec:
+    """Networks trained on the real data.
 
-    `images` limits training to that many images, spread evenly over the classes. `mode` is the
-    mode that drawn networks run in; `input` says what they are trained on and shown: normalised
-    or raw pixels. `schedule`, `gamma`, `milestones` and `cutmix` as in `TrainSpec`.
+    `images` limits training to that many images, spread evenly over the classes. `input` says what
+    networks are trained on and shown: normalised or raw pixels. `schedule`, `gamma`, `milestones`
+    and `cutmix` as in `TrainSpec`.
     """
 
     backbone: Part = Part("resnet18")
@@ -97,7 +97,6 @@ class ProxySpec:
     augmentation: Strategy = "none"
     cutmix: Fraction = 0.0
     images: Count | None = None
-    mode: Literal["eval", "train"] = "eval"
     input: Literal["normalized", "raw"] = "normalized"
     seed: Whole = 0
 
@@ -118,7 +117,17 @@ class ProxySpec:
 
 
 @dataclass(frozen=True)
-class TeacherSpec(ProxySpec):
+class ProxySpec(PoolSpec):
+    """The pool that regularizers look through (IID and CMI publish with the same kind).
+
+    `mode` is the mode that drawn networks run in.
+    """
+
+    mode: Literal["eval", "train"] = "eval"
+
+
+@dataclass(frozen=True)
+class TeacherSpec(PoolSpec):
     """Networks trained on the real data that label what judges train on, random sets included.
 
     The label of an image, before augmentation, is the mean of their probabilities. `wrong` is what
@@ -129,6 +138,10 @@ class TeacherSpec(ProxySpec):
     count: Count = 1
     wrong: Literal["label", "logit"] = "label"
     hard_epochs: Whole = 0
+
+    def pool(self) -> ProxySpec:
+        """Return the networks' side of it."""
+        return ProxySpec(**{f.name: getattr(self, f.name) for f in fields(PoolSpec)})
 
 
 @dataclass(frozen=True)
@@ -145,8 +158,8 @@ class EvalSpec:
     seeds: Count
     protocol: str
     training: TrainSpec
-    teacher: TeacherSpec | None = None
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    teacher: TeacherSpec | None = None
 
     def preset(self, arch: Part) -> Mapping[str, Any]:
         """Return the settings in which the training of `arch` departs from `training`."""

@@ -233,7 +233,8 @@ def initial(spec: SyntheticSpec, real: RealImages, seed: int) -> SyntheticSet:
         RecipeError: a class has too few images.
     """
     info = real.info
-    formation = Formation(spec.factor, spec.order, spec.init_resize, spec.kind, spec.bound)
+    bound = spec.bound or Formation.bound
+    formation = Formation(spec.factor, spec.order, spec.init_resize, spec.kind, bound)
     labels = torch.arange(info.num_classes).repeat_interleave(spec.ipc)
     if spec.init == "noise":
         rng = streams.generator(seed, "noise")

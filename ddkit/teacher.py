@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import mean
+
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, softmax
@@ -21,8 +23,14 @@ class Teacher:
         self.spec = spec
 
     def prepare(self, reporter: Reporter) -> None:
-        """Train or load the networks."""
+        """Train or load the networks, and say how good they are."""
         self._pool.prepare(reporter)
+        reporter.note(f"teacher: {100 * self.accuracy:.1f} % of the test images right")
+
+    @property
+    def accuracy(self) -> float:
+        """The networks' mean test accuracy, 0 to 1, once they are prepared."""
+        return mean(self._pool.accuracies.values())
 
     @torch.no_grad()
     def label(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ def test_identity_is_of_whatever_determines_the_set(tiny_recipe: Callable[..., R
     same = identity(tiny_recipe(), "data")
     assert identity(tiny_recipe(), "data") == same
     assert identity(Recipe.parse(tiny_recipe().table()), "data") == same
+    elsewhere = {"name": "folder", "path": "where the same images lie now"}
+    assert identity(tiny_recipe(dataset=elsewhere), "data") == same
     others = [
         identity(tiny_recipe(), "other data"),
         identity(tiny_recipe(seed=1), "data"),

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 import ddkit
 from ddkit import api, evaluation
 from ddkit.api import judge_maker, stored_spec
-from ddkit.data import Dataset
+from ddkit.data import Dataset, whitened
 from ddkit.errors import CheckpointError, DDKitError, IncompatibleError, RecipeError
-from ddkit.evaluation import Result, Verdict, evaluate
+from ddkit.evaluation import Result, Scope, Verdict, evaluate
 from ddkit.formation import Formation
+from ddkit.nets import ProxyPool
 from ddkit.report import Metrics, Silent
 from ddkit.runtime import Runtime
 from ddkit.specs import EvalSpec, Part, TeacherSpec, TrainSpec
@@ -48,10 +49,10 @@ def judge(loaded: Any, tiny: Dataset) -> Callable[..., Verdict]:
 
     def judge(syn: SyntheticSet, spec: EvalSpec = QUICK, **changes: Any) -> Verdict:
         make = partial(judge_maker, plugins=loaded, info=tiny.info)
-        facts = {"data": tiny, "reporter": Silent(), **changes}
-        return evaluate(
-            syn, spec.archs, facts.pop("data"), spec, make, RUNTIME, facts.pop("reporter"), **facts
-        )
+        facts = {"data": tiny, "reporter": Silent(), "teacher": None, **changes}
+        data, reporter, teacher = (facts.pop(k) for k in ("data", "reporter", "teacher"))
+        scope = Scope(**facts)
+        return evaluate(syn, spec.archs, data, spec, make, RUNTIME, reporter, teacher, scope)
 
     return judge
 
@@ -135,14 +136,23 @@ def test_soft_labels_are_what_networks_train_on(judge: Any, tiny: Dataset):
     assert wrong.mean < 0.3
 
 
-def test_the_best_epoch_is_told_on_request_and_changes_no_result(judge: Any, tiny: Dataset):
-    spec = replace(QUICK, training=TrainSpec(epochs=12, batch_size=8, lr=0.3))
-    plain, told = judge(real_set(tiny), spec), judge(real_set(tiny), spec, best=True)
+def test_the_best_test_is_told_on_request_and_changes_no_result(judge: Any, tiny: Dataset):
+    net = Part("convnet", {**NET.options, "norm": "batch"})  # which a test must not disturb
+    spec = replace(QUICK, archs=(net,), training=TrainSpec(epochs=12, batch_size=8, lr=0.3))
+    plain, told = judge(real_set(tiny), spec), judge(real_set(tiny), spec, best_every=1)
     assert [r.accuracies for r in told.results] == [r.accuracies for r in plain.results]
     assert [r.best for r in plain.results] == [(), ()]
     pairs = [p for r in told.results for p in zip(r.best, r.accuracies, strict=True)]
     assert all(best >= last for best, last in pairs)
     assert any(best > last for best, last in pairs)
+    rarely = judge(real_set(tiny), spec, best_every=12)  # after the last alone
+    assert [r.best for r in rarely.results] == [r.accuracies for r in plain.results]
+
+
+def test_single_networks_of_an_evaluation_are_those_of_the_whole(judge: Any, tiny: Dataset):
+    whole = judge(real_set(tiny)).results
+    second = judge(real_set(tiny), networks=range(1, 2)).results
+    assert [r.accuracies for r in second] == [r.accuracies[1:] for r in whole]
 
 
 class Says(Teacher):
@@ -151,6 +161,8 @@ class Says(Teacher):
     def __init__(self, spec: TeacherSpec, shift: int):
         self.spec, self.shift = spec, shift
         self.labelled: list[int] = []
+
+    accuracy = 0.5
 
     def prepare(self, reporter: Any) -> None: ...
 
@@ -172,14 +184,37 @@ def test_a_teacher_labels_the_set_and_the_random_images_beside_it(judge: Any, ti
         assert ours.mean < 0.4 < theirs.mean
 
 
-def test_the_last_epochs_train_on_the_classes(judge: Any, tiny: Dataset):
+@pytest.mark.parametrize(("schedule", "epochs"), [("constant", 5), ("dc", 6)])
+def test_the_last_epochs_train_on_the_classes(
+    schedule: Any, epochs: int, judge: Any, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    soft: list[bool] = []
+
+    def spy(net: Any, fetch: Any, count: int, *_: Any, after: Any) -> None:
+        for epoch in range(epochs):
+            soft.append(fetch(torch.arange(count))[1].ndim == 2)
+            after(epoch + 1)
+
+    monkeypatch.setattr(evaluation, "fit", spy)
+    spec = replace(QUICK, seeds=1, training=TrainSpec(epochs=5, schedule=schedule))
+    teacher = Says(TeacherSpec(hard_epochs=2), 1)
+    judge(real_set(tiny), spec, baseline=False, teacher=teacher)
+    assert soft == [True] * (epochs - 2) + [False] * 2
+
+
+def test_a_teacher_goes_before_the_soft_labels_of_a_set(judge: Any, tiny: Dataset):
     spec = replace(QUICK, training=TrainSpec(epochs=20, batch_size=8, lr=0.05))
-    results = [
-        judge(real_set(tiny, ipc=4), spec, baseline=False, teacher=Says(TeacherSpec(**o), 1))
-        for o in ({}, {"hard_epochs": 17})
-    ]
-    wrong, mended = (verdict.results[0].mean for verdict in results)
-    assert wrong < 0.4 < mended
+    syn = real_set(tiny, ipc=4)
+    wrong = replace(syn, soft=nn.functional.one_hot((syn.labels + 1) % 3, 3).float())
+    taught = judge(wrong, spec, baseline=False, teacher=Says(TeacherSpec(), 0))
+    assert taught.results[0].accuracies == judge(syn, spec, baseline=False).results[0].accuracies
+
+
+def test_a_teacher_sees_images_as_the_sets_are(loaded: Any, tiny: Dataset):
+    data = whitened(tiny)
+    made = api._teacher(real_set(data), tiny, TeacherSpec(NET), loaded, RUNTIME)
+    assert made._pool.info.whitening is data.info.whitening
+    assert made._pool.folder != ProxyPool(made._pool.spec, None, tiny, RUNTIME, 0).folder  # type: ignore[arg-type]
 
 
 def test_a_teacher_of_the_recipe_is_trained_once_and_serves_from_the_cache(
@@ -202,10 +237,12 @@ def test_a_teacher_of_the_recipe_is_trained_once_and_serves_from_the_cache(
         ddkit.evaluate(set_file, ["mlp"], 1, settings=settings, reporter=r) for r in (first, second)
     ]
     assert sum("to train" in s for s in first.said) == 1
-    assert second.said == []
+    assert [s.partition(":")[0] for s in second.said] == ["teacher"]
+    assert verdicts[1].to_dict()["teacher_accuracy"] > 0
     assert verdicts[0].results[0].accuracies == verdicts[1].results[0].accuracies
     assert verdicts[0].protocol == (
-        "ncfm-soft with epochs = 3, teacher.epochs = 1, teacher.hard_epochs = 1"
+        "ncfm-soft (labels of mlp(width=8)) "
+        "with epochs = 3, teacher.epochs = 1, teacher.hard_epochs = 1"
     )
     described = verdicts[0].to_dict()["teacher"]
     assert (described["backbone"]["name"], described["wrong"]) == ("mlp", "label")
@@ -218,6 +255,10 @@ def test_a_teacher_without_epochs_of_its_own_is_refused():
     place = Place(Source("test"), "eval")
     with pytest.raises(RecipeError, match="hard_epochs: 100 leaves none of 50 epochs"):
         eval_spec({"protocol": "ncfm-soft", "epochs": 50}, place)
+    presets = {"vit*": {"epochs": 50}}
+    eval_spec({"protocol": "ncfm-soft", "presets": presets}, place)  # nobody's
+    with pytest.raises(RecipeError, match="lower it or raise epochs"):
+        eval_spec({"protocol": "ncfm-soft", "presets": presets, "archs": ["vit_x"]}, place)
 
 
 @pytest.mark.parametrize(

@@ -101,3 +101,16 @@ def test_bound_gives_no_class_more_images_than_the_bound_or_than_it_stores(bound
     made = torch.bincount(tiles)
     assert (made >= stored).all()
     assert (made <= stored.clamp_min(bound)).all()
+
+
+def test_a_bound_that_binds_nothing_is_refused():
+    from ddkit.compose import check_synthetic
+    from ddkit.errors import IncompatibleError
+    from ddkit.recipe import Recipe
+
+    def recipe(*changes: str) -> Recipe:
+        return Recipe.load("idc-digits-ipc10", ["synthetic.bound=9", *changes])
+
+    check_synthetic(recipe('synthetic.kind="bound"'))
+    with pytest.raises(IncompatibleError, match=r"synthetic.bound: belongs to kind = \"bound\""):
+        check_synthetic(recipe('synthetic.kind="single"'))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ddkit.data import DataInfo, Dataset, MemoryImages
-from ddkit.errors import CheckpointError, Interrupted
+from ddkit.errors import CheckpointError, DivergedError, Interrupted
 from ddkit.nets import Networks, ProxyPool, RawInput, build
 from ddkit.report import Metrics, Silent
 from ddkit.runtime import Runtime
@@ -250,3 +250,12 @@ class Watched:
 
 def test_the_information_of_a_dataset_reaches_the_networks(tiny: Dataset):
     assert isinstance(pool(tiny).info, DataInfo)
+
+
+def test_a_network_that_diverged_is_not_kept(tmp_path: Path, tiny: Dataset):
+    spec = ProxySpec(Part("stand-in"), count=1, epochs=2, batch_size=8, lr=1e30)
+    made = ProxyPool(spec, lambda: stand_in(tiny.info), tiny, RUNTIME, 0)
+    made.folder = tmp_path / "pool"
+    with pytest.raises(DivergedError, match="Lower that pool's lr"):
+        made.prepare(Silent())
+    assert not list(tmp_path.glob("pool/*.safetensors"))

@@ -35,7 +35,7 @@ def teacher(tiny: Dataset, tmp_path: Path) -> Callable[[int], Teacher]:
     def make(count: int = 1) -> Teacher:
         spec = TeacherSpec(Part("stand-in"), count=count, epochs=2, batch_size=8)
         runtime = Runtime(CPU, micro_batch=5)
-        pool = ProxyPool(spec, partial(stand_in, tiny.info), tiny, runtime, 0)
+        pool = ProxyPool(spec.pool(), partial(stand_in, tiny.info), tiny, runtime, 0)
         pool.folder = tmp_path / "pool"
         made = Teacher(pool, spec, runtime)
         made.prepare(Silent())
@@ -117,7 +117,7 @@ def test_the_pool_of_ncfm_serves_as_the_published_teacher(loaded: Any, tiny: Dat
     backbone = full(Part("convnet"), loaded.backbones)
     published = eval_spec({"protocol": "ncfm-soft"}, PLACE).teacher
     assert published is not None
-    kinds = [replace(spec, backbone=backbone) for spec in (NCFM()._pool(), published)]
+    kinds = [replace(spec, backbone=backbone) for spec in (NCFM()._pool(), published.pool())]
     make = partial(stand_in, tiny.info)
     own, teachers = (ProxyPool(spec, make, tiny, Runtime(CPU), 0).folder for spec in kinds)
     assert own == teachers

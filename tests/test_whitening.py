@@ -68,8 +68,8 @@ def test_pixel_space_and_whitening_are_refused_together(cli_recipe_with_zca):
 
 @pytest.fixture
 def cli_recipe_with_zca(loaded):
-    from ddkit.compose import check_space
+    from ddkit.compose import check_synthetic
     from ddkit.recipe import Recipe
 
     overrides = ["dataset.zca=true", "synthetic.space=pixel"]
-    return lambda: check_space(Recipe.load("dm-digits-ipc1", overrides))
+    return lambda: check_synthetic(Recipe.load("dm-digits-ipc1", overrides))

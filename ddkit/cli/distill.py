@@ -107,7 +107,7 @@ def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Terminal
     from ddkit.checkpoint import VERDICT
     from ddkit.cli.evaluate import write_verdict
     from ddkit.cli.progress import print_verdict
-    from ddkit.evaluation import no_baseline
+    from ddkit.evaluation import Scope, no_baseline
     from ddkit.runtime import open_runtime
 
     runtime = open_runtime(recipe.runtime)
@@ -116,7 +116,7 @@ def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Terminal
         reporter.note(lacking)
     verdict = judged(
         *(outcome.synthetic, outcome.dataset, recipe.eval, loaded, runtime, reporter),
-        baseline=lacking is None,
+        scope=Scope(baseline=lacking is None),
     )
     write_verdict(verdict, outcome.folder.set, outcome.folder.path / VERDICT)
     print_verdict(verdict)

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     "--data", type=click.Path(path_type=Path), help="Where the set's image folder is now."
 )
 @click.option("--no-baseline", is_flag=True, help="Leave out the random sets beside it.")
-@click.option("--best", is_flag=True, help="Also the best epoch, selected on the test data.")
+@click.option(
+    "--best-every",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Test every N epochs too, and print the best: selected on the test data.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Default: eval.json beside the set.")
 @options.device
 @options.as_json
@@ -37,7 +42,7 @@ def evaluate(
     settings: tuple[str, ...],
     data: Path | None,
     no_baseline: bool,
-    best: bool,
+    best_every: int | None,
     out: Path | None,
     device: str | None,
     as_json: bool,
@@ -55,6 +60,7 @@ def evaluate(
     from ddkit import api
     from ddkit.checkpoint import VERDICT, newest_set, set_file
     from ddkit.cli.progress import print_verdict
+    from ddkit.evaluation import Scope
     from ddkit.home import check_writable
     from ddkit.runtime import open_runtime
     from ddkit.synthetic import SyntheticSet
@@ -76,8 +82,7 @@ def evaluate(
         loaded,
         open_runtime(api.stored_runtime(syn, device)),
         reporter,
-        baseline=not no_baseline,
-        best=best,
+        Scope(not no_baseline, best_every),
     )
     write_verdict(verdict, path, target)
     if as_json:

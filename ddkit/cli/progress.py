@@ -160,7 +160,7 @@ def print_verdict(verdict: Verdict) -> None:
     )
 
     if best:
-        console.print("best*: the best over epochs, selected on the test data; not a result.")
+        console.print("best*: the best of several tests, selected on the test data; not a result.")
 
 
 def percent(accuracies: Sequence[float]) -> str:

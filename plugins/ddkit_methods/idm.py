@@ -9,13 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
+from torch import nn
+
 from ddkit import hookimpl
 from ddkit.augment import Strategy, draw_per_class
 from ddkit.backbone import Backbone
+from ddkit.data import DataInfo
+from ddkit.errors import RecipeError
 from ddkit.method import Method
 from ddkit.options import Count, Momentum, NonNegative, Positive
 from ddkit.report import Metrics
 from ddkit.run import Run, added
+from ddkit.specs import SyntheticSpec
 from ddkit.sweep import ClassSweep
 from ddkit_methods.class_losses import classification, mean_matching
 from ddkit_methods.idm_queue import Queue, Training
@@ -70,6 +75,13 @@ class IDM(Method):
     momentum_networks: Momentum = 0.9
     weight_decay: NonNegative = 5e-4
     augmentation: Strategy = "color_crop_cutout_flip_scale_rotate"
+
+    def check(self, spec: SyntheticSpec, info: DataInfo, net: nn.Module) -> None:
+        if self.train_networks > self.pool_size:
+            raise RecipeError(
+                f"trains train_networks = {self.train_networks} different networks in each "
+                f"iteration, but pool_size is {self.pool_size}; raise it"
+            )
 
     def steps(self, run: Run) -> int:
         return self.iterations

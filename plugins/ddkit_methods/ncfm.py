@@ -32,7 +32,10 @@ from ddkit_methods.ncfm_pool import Interpolated, Plateau
 
 LEARNED = {"lr_sampler": 1e-3, "momentum_sampler": 0.5}
 MODES: Modes = {
-    "optimizer": {"adamw": {"weight_decay": 5e-4}, "sgd": {"momentum": 0.5}},
+    "optimizer": {
+        "adamw": {"lr_images": 1e-3, "weight_decay": 5e-4},
+        "sgd": {"lr_images": 0.01, "momentum": 0.5},
+    },
     "frequency": {
         "gaussian": {},
         "net": LEARNED,
@@ -55,7 +58,7 @@ class NCFM(Method):
     Attributes:
         iterations: outer updates.
         optimizer: of the images.
-        lr_images: its rate at first; published: 1e-3 for ``adamw``, 0.01 for ``sgd``.
+        lr_images: its rate at first; default 1e-3 for ``adamw``, 0.01 for ``sgd``, as published.
         weight_decay: of ``adamw``; default 5e-4.
         momentum: of ``sgd``; default 0.5.
         patience: iterations without a better loss before the rate falls.
@@ -89,7 +92,7 @@ class NCFM(Method):
     )
     iterations: Count = 20000
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr_images: Positive = 1e-3
+    lr_images: Positive | None = None
     weight_decay: NonNegative | None = None
     momentum: Momentum | None = None
     patience: Whole = 500
@@ -137,7 +140,8 @@ class NCFM(Method):
         pool.prepare(run.reporter)
         self._nets = Interpolated(pool, run.runtime.device)
         images, labels, turns = run.synthetic.images, run.synthetic.labels, run.num_classes
-        rate = torch.full((), self.lr_images, dtype=images.dtype, device=images.device)
+        lr = of_mode(self, MODES, "lr_images")
+        rate = torch.full((), lr, dtype=images.dtype, device=images.device)
         self._sweep: AdamWSweep | ClassSweep
         if self.optimizer == "adamw":
             decay = of_mode(self, MODES, "weight_decay")
@@ -174,7 +178,7 @@ class NCFM(Method):
             sides = real_features, real[1], syn_features, syn[1]
             loss = self.scale * ncfd(*sides, t, self.amplitude, self.phase)
             metrics = added(metrics, run.backward(loss, match))
-        self._frequencies.backward(run.num_classes)
+        self._frequencies.backward()
         run.apply()
         return metrics
 

@@ -82,10 +82,10 @@ class Frequencies:
         self._drawn, self._leaf = drawn, drawn.detach().requires_grad_()
         return self._leaf
 
-    def backward(self, classes: int) -> None:
-        """Hand what the losses of all `classes` left at the frequencies on to the network."""
+    def backward(self) -> None:
+        """Hand what the losses of all classes left at the frequencies on to the network."""
         if self._drawn is not None and self._leaf is not None and self._leaf.grad is not None:
-            self._drawn.backward(self._leaf.grad / classes)
+            self._drawn.backward(self._leaf.grad)
         self._drawn = self._leaf = None
 
     def _noise(self, run: Run, stream: str, i: int, rows: int) -> Tensor:

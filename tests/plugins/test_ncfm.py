@@ -91,9 +91,9 @@ def plain(run: Run, method: NCFM, steps: int) -> tuple[list[float], Tensor]:
     method.setup(run)
     network = method._frequencies.network
     if method.optimizer == "adamw":
-        optimizer = AdamW([images], lr=method.lr_images, weight_decay=5e-4)
+        optimizer = AdamW([images], lr=method.lr_images or 1e-3, weight_decay=5e-4)
     else:
-        optimizer = SGD([images], lr=method.lr_images, momentum=0.5)
+        optimizer = SGD([images], lr=method.lr_images or 0.01, momentum=0.5)
     plateau = ReduceLROnPlateau(optimizer, factor=method.fall, patience=method.patience)
     ascent = network and SGD(network.parameters(), lr=1e-3, momentum=0.5, maximize=True)
     losses = []
@@ -102,13 +102,14 @@ def plain(run: Run, method: NCFM, steps: int) -> tuple[list[float], Tensor]:
             images.clamp_(0, 1)
         extractor, judge = method._nets.draw(run.stream("interpolation", i))
         t = method._frequencies.draw(run, i)
+        if network:  # each class's backward pass goes through it, and gradients add up there
+            t = method._frequencies._drawn
         draw = draw_per_class(method.augmentation, run.num_classes, run.stream("augment", i))
         own = 0.0
         for c in range(run.num_classes):
             loss, extra = matching(run, method, extractor, draw, images, t, c, i)
             own += loss.item()
             descend(optimizer, loss + extra)
-        method._frequencies.backward(run.num_classes)
         if ascent:
             ascent.step()
             ascent.zero_grad()
@@ -127,7 +128,7 @@ def plain(run: Run, method: NCFM, steps: int) -> tuple[list[float], Tensor]:
 
 def descend(optimizer, loss):
     optimizer.zero_grad(set_to_none=False)
-    loss.backward()
+    loss.backward(retain_graph=True)  # all classes share the frequencies' graph
     optimizer.step()
 
 
