@@ -16,7 +16,8 @@ def page(plan: list[dict[str, Any]], done: Lines) -> str:
         "",
         "Measured by `python benchmarks/results.py`, from the lines of `results.jsonl`. CPU-sized; "
         "test accuracy in %, last epoch. ± is the sample standard deviation over sets, of the mean "
-        "over each set's networks; a difference is paired by seed, ± its standard error. "
+        "over each set's networks; a difference is paired by seed, ± its standard error "
+        "over sets (judges and test images are the same, so their own chance is not in it). "
         "No setting was chosen on test accuracy.",
         "",
     ]
@@ -68,6 +69,6 @@ def difference(
     pairs = [score(x) - beside[x["seed"]] for x in got if x["seed"] in beside]
     if not pairs or got[0]["row"] == base:
         return ""
-    error = f" ± {stdev(pairs) / len(pairs) ** 0.5:.1f}" if len(pairs) > 1 else ""
+    error = f" ± {stdev(pairs) / len(pairs) ** 0.5:.2f}" if len(pairs) > 1 else ""
     named = f" ({base})" if base != group.get("base") else ""
-    return f"{mean(pairs):+.1f}{error}{named}"
+    return f"{mean(pairs):+.2f}{error}{named}"

@@ -46,8 +46,8 @@ def test_a_difference_is_paired_by_seed(scripts: None):
     found = [line("a", 0, 0.5, 0.7), line("a", 1, 0.2), line("b", 1, 0.5), line("b", 0, 0.7)]
     done = {(x["group"], x["row"], x["seed"]): x for x in found}
     own = [done["g", "b", 0], done["g", "b", 1]]
-    assert difference(group, own, "a", done) == "+20.0 ± 10.0"  # 10 and 30
-    assert difference(group, [done["g", "b", 1]], "a", done) == "+30.0"
+    assert difference(group, own, "a", done) == "+20.00 ± 10.00"  # 10 and 30
+    assert difference(group, [done["g", "b", 1]], "a", done) == "+30.00"
     assert difference(group, own, "c", done) == ""
     assert spread([60.0, 20.0]) == "40.0 ± 28.3"
 

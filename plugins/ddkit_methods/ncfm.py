@@ -68,7 +68,9 @@ class NCFM(Method):
         frequency: ``gaussian``: N(0, 1); ``net``: rows from a sampling network that ascends;
             ``scale_mixture``: Gaussian ones with scales from that network.
         num_freqs: frequencies; 16 share one row of the sampling network.
-        lr_sampler: rate of the network's ascent (SGD); default 1e-3.
+        lr_sampler: rate of the network's ascent (SGD), one step per iteration on the mean over
+            classes; default 1e-3. The released program means one step per class at that rate:
+            multiply by the number of classes to go as far.
         momentum_sampler: of the same; default 0.5.
         base_variance: of the Gaussian in ``scale_mixture``; default 1.
         amplitude: weight of the amplitudes' difference.
@@ -178,7 +180,7 @@ class NCFM(Method):
             sides = real_features, real[1], syn_features, syn[1]
             loss = self.scale * ncfd(*sides, t, self.amplitude, self.phase)
             metrics = added(metrics, run.backward(loss, match))
-        self._frequencies.backward()
+        self._frequencies.backward(run.num_classes)
         run.apply()
         return metrics
 

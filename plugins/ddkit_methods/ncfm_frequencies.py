@@ -82,10 +82,14 @@ class Frequencies:
         self._drawn, self._leaf = drawn, drawn.detach().requires_grad_()
         return self._leaf
 
-    def backward(self) -> None:
-        """Hand what the losses of all classes left at the frequencies on to the network."""
+    def backward(self, classes: int) -> None:
+        """Hand on to the network the mean of what all classes' losses left at the frequencies.
+
+        The released program means to step once per class: that would be the sum, `classes` times
+        as far at the same rate.
+        """
         if self._drawn is not None and self._leaf is not None and self._leaf.grad is not None:
-            self._drawn.backward(self._leaf.grad)
+            self._drawn.backward(self._leaf.grad / classes)
         self._drawn = self._leaf = None
 
     def _noise(self, run: Run, stream: str, i: int, rows: int) -> Tensor:

@@ -111,6 +111,8 @@ def plain(run: Run, method: NCFM, steps: int) -> tuple[list[float], Tensor]:
             own += loss.item()
             descend(optimizer, loss + extra)
         if ascent:
+            for parameter in network.parameters():
+                parameter.grad /= run.num_classes
             ascent.step()
             ascent.zero_grad()
         rng = run.stream("calibration", i, 0)
