@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from torch.optim import SGD
+from wide import Mirror, Wide
 
 from ddkit.augment import draw_per_class
-from ddkit.backbone import embed, look, maps
+from ddkit.backbone import embed, maps
 from ddkit.data import RealImages
 from ddkit.errors import RecipeError
 from ddkit.groups import Groups
 from ddkit.nets import Networks
-from ddkit.regularizer import Match, Regularizer
 from ddkit.report import Silent
 from ddkit.run import Run, Term
 from ddkit.runtime import Runtime
@@ -28,23 +28,6 @@ from ddkit_methods.idm import IDM
 
 MOSAIC = SyntheticSpec(ipc=2, factor=2, order="column")
 SMALL = {"batch_real": 5, "pool_size": 4, "pool_interval": 2, "train_steps": 2, "train_batch": 8}
-
-
-class Wide(Run):
-    """A run that computes in float64."""
-
-    def look_syn(self, net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        return look(net, x)
-
-
-class Mirror(Regularizer):
-    """A term that reads both views' maps, for the regularizers' side of the sweep."""
-
-    requires = frozenset({"syn_maps", "real_maps", "labels", "real_labels"})
-
-    def loss(self, m: Match) -> Tensor:
-        assert m.syn_maps is not None and m.real_maps is not None and m.real_groups is not None
-        return (m.groups.mean(m.syn_maps) - m.real_groups.mean(m.real_maps)).pow(4).sum()
 
 
 def make_run(dtype: torch.dtype, chunk: int = 3) -> Run:

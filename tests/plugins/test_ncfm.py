@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, normalize
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from wide import Mirror, Wide
 
 from ddkit.augment import draw_per_class
-from ddkit.backbone import embed, look, maps
+from ddkit.backbone import embed, maps
 from ddkit.data import RealImages
 from ddkit.errors import DataError
 from ddkit.groups import Groups
 from ddkit.nets import Networks, ProxyPool
-from ddkit.regularizer import Match, Regularizer
 from ddkit.report import Silent
 from ddkit.run import Run, Term
 from ddkit.runtime import Runtime
@@ -33,23 +33,6 @@ MOSAIC = SyntheticSpec(ipc=2, init="first", factor=2, init_resize="nearest", spa
 SMALL = {"batch_real": 5, "num_freqs": 32, "pool_size": 2, "pool_epochs": 3, "pool_batch": 16}
 METHOD = partial(NCFM, **SMALL)
 MODES = [{}, {"frequency": "net"}, {"frequency": "scale_mixture"}, {"optimizer": "sgd"}]
-
-
-class Wide(Run):
-    """A run that computes in float64."""
-
-    def look_syn(self, net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        return look(net, x)
-
-
-class Mirror(Regularizer):
-    """A term that reads both views' maps, for the regularizers' side of the matching phase."""
-
-    requires = frozenset({"syn_maps", "real_maps", "labels", "real_labels"})
-
-    def loss(self, m: Match) -> Tensor:
-        assert m.syn_maps is not None and m.real_maps is not None and m.real_groups is not None
-        return (m.groups.mean(m.syn_maps) - m.real_groups.mean(m.real_maps)).pow(4).sum()
 
 
 @pytest.fixture

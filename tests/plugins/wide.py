@@ -8,10 +8,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ddkit.backbone import look
 from ddkit.data import Dataset, MemoryImages
 from ddkit.method import Method
+from ddkit.regularizer import Match, Regularizer
 from ddkit.run import Run
 from ddkit.tiny import Bench, tiny_dataset
+
+
+class Wide(Run):
+    """A run that computes in float64."""
+
+    def look_syn(self, net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        return look(net, x)
+
+
+class Mirror(Regularizer):
+    """A term that reads both views' maps, for the regularizers' side of a sweep."""
+
+    requires = frozenset({"syn_maps", "real_maps", "labels", "real_labels"})
+
+    def loss(self, m: Match) -> Tensor:
+        assert m.syn_maps is not None and m.real_maps is not None and m.real_groups is not None
+        return (m.groups.mean(m.syn_maps) - m.real_groups.mean(m.real_maps)).pow(4).sum()
 
 
 def ragged(dataset: Dataset | None = None) -> Dataset:
