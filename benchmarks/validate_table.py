@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from statistics import mean, stdev
 from typing import Any
+
+from ddkit.cli.progress import percent
 
 Line = dict[str, Any]
 HEAD = ("recipe", "judge", "on", "last epoch", "best*", "n", "s/iteration", "memory")
@@ -47,9 +48,3 @@ def rows_of(same: list[Line]) -> list[tuple[str, ...]]:
             )
         )
     return rows
-
-
-def percent(values: list[float]) -> str:
-    """Return mean and sample standard deviation in %."""
-    spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * mean(values):.1f}{spread}"

@@ -7,7 +7,7 @@ and never written to: frozen ones stay so, and no ``.grad`` is filled.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,9 +21,8 @@ from ddkit.backbone import has_batch_statistics
 from ddkit.data import DataInfo
 from ddkit.errors import IncompatibleError
 from ddkit.groups import Groups
-from ddkit.regularizer import Match
 from ddkit.report import Metrics
-from ddkit.run import Run
+from ddkit.run import Run, shown
 from ddkit.runtime import Runtime
 
 Gradients = tuple[Tensor, ...]
@@ -50,21 +49,11 @@ class Comparison:
     def backward(self, real: tuple[Tensor, Groups], syn: tuple[Tensor, Groups]) -> Metrics:
         """Add up distance and regularizers of a chunk of classes and go backward."""
         run, net = self.run, self.net
-        (images, groups), (real_images, real_groups) = syn, real
-        view = self.draw.siamese(images, groups)
-        real_view = self.draw.siamese(real_images, real_groups)
-        loss = matched(net, real_view, real_groups, view, groups, self.distance, run.runtime)
-        maps = run.wants("syn_maps", "real_maps")  # at the price of a forward pass
-        match = Match(
-            syn=images,
-            groups=groups,
-            syn_view=view,
-            real_view=real_view,
-            real_groups=real_groups,
-            syn_maps=run.look_syn(net, view)[0] if maps else None,
-            real_maps=run.look_real(net, real_view)[0] if maps else None,
-            proxy=self.proxy,
-        )
+        match, real_view, view = shown(real, syn, self.draw, self.proxy)
+        loss = matched(net, real_view, real[1], view, syn[1], self.distance, run.runtime)
+        if run.wants("syn_maps", "real_maps"):  # at the price of a forward pass
+            syn_maps, real_maps = run.look_syn(net, view)[0], run.look_real(net, real_view)[0]
+            match = replace(match, syn_maps=syn_maps, real_maps=real_maps)
         return run.backward(loss, match)
 
 

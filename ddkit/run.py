@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -125,20 +125,10 @@ class Run:
         Returns:
             The `Match`, and the embeddings: real [M,D] without gradient, and synthetic [N,D].
         """
-        (images, groups), (real_images, real_groups) = syn, real
-        view, real_view = draw.siamese(images, groups), draw.siamese(real_images, real_groups)
+        match, real_view, view = shown(real, syn, draw, proxy)
         real_maps, real_features = self.look_real(net, real_view)
         syn_maps, syn_features = self.look_syn(net, view)
-        match = Match(
-            syn=images,
-            groups=groups,
-            syn_view=view,
-            real_view=real_view,
-            real_groups=real_groups,
-            syn_maps=syn_maps,
-            real_maps=real_maps,
-            proxy=proxy,
-        )
+        match = replace(match, syn_maps=syn_maps, real_maps=real_maps)
         return match, real_features, syn_features
 
     def backward(self, loss: Tensor | None, match: Match) -> Metrics:
@@ -171,6 +161,30 @@ class Run:
                         grad.masked_fill_(self.watch.look(parameter, grad, self.at), 0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+
+
+def shown(
+    real: tuple[Tensor, Groups],
+    syn: tuple[Tensor, Groups],
+    draw: Draw,
+    proxy: nn.Module | None = None,
+) -> tuple[Match, Tensor, Tensor]:
+    """Augment real and synthetic images of the same classes alike.
+
+    Returns:
+        The `Match`, without maps; the real view [M,C,H,W] and the synthetic one [N,C,H,W] in it.
+    """
+    (images, groups), (real_images, real_groups) = syn, real
+    view, real_view = draw.siamese(images, groups), draw.siamese(real_images, real_groups)
+    match = Match(
+        syn=images,
+        groups=groups,
+        syn_view=view,
+        real_view=real_view,
+        real_groups=real_groups,
+        proxy=proxy,
+    )
+    return match, real_view, view
 
 
 def saved_bytes(net: nn.Module, image: Tensor) -> int:
