@@ -13,7 +13,7 @@ from torch import nn
 
 from ddkit import home
 from ddkit.backbone import embed
-from ddkit.data import DataInfo, Dataset, whitened
+from ddkit.data import DataInfo, Dataset
 from ddkit.errors import DDKitError, IncompatibleError, PluginError, RecipeError
 from ddkit.method import Method
 from ddkit.nets import Build, ProxyPool
@@ -26,6 +26,7 @@ from ddkit.run import Term
 from ddkit.runtime import Runtime
 from ddkit.specs import EvalSpec, Part
 from ddkit.synthetic import check_ipc
+from ddkit.whitening import whitened
 
 
 @dataclass(frozen=True)

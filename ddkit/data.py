@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ from torch import Tensor
 from ddkit import streams
 from ddkit.errors import DataError
 from ddkit.groups import Groups
-from ddkit.whitening import LARGEST, Whitening, cached_fit
+
+if TYPE_CHECKING:
+    from ddkit.whitening import Whitening
 
 
 @dataclass(frozen=True)
@@ -151,28 +153,6 @@ class Dataset:
         whitening = self.info.whitening and self.info.whitening.fingerprint
         statistics = repr((self.info.mean, self.info.std, self.info.classes, whitening)).encode()
         return blake2b(self.train.fingerprint().encode() + statistics, digest_size=16).hexdigest()
-
-
-def whitened(dataset: Dataset) -> Dataset:
-    """Return `dataset` with ZCA whitening, fitted on its training images.
-
-    Raises:
-        DataError: the images are too large.
-    """
-    info, train = dataset.info, dataset.train
-    values = info.channels * info.height * info.width
-    if values > LARGEST:
-        raise DataError(
-            f"{info.name}: ZCA of {values} values per image needs a matrix of "
-            f"{4 * values**2 >> 30} GiB; it goes up to {LARGEST}: lower the resolution"
-        )
-
-    def images() -> Tensor:
-        rows = torch.arange(len(train.labels)).split(4096)
-        return torch.cat([info.normalize(train.fetch(r).cpu().float().div_(255)) for r in rows])
-
-    whitening = cached_fit(dataset.fingerprint(), images)
-    return replace(dataset, info=replace(info, whitening=whitening))
 
 
 def statistics(images: Tensor, chunk: int = 4096) -> tuple[tuple[float, ...], tuple[float, ...]]:

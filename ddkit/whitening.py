@@ -7,7 +7,7 @@ normalised training images; trajectory methods publish with it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 
@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddkit import home
+from ddkit.data import Dataset
+from ddkit.errors import DataError
 
 LARGEST = 12288  # values per image, 64 x 64 x 3: beyond it the matrix is over half a gigabyte
 
@@ -81,3 +83,25 @@ def cached_fit(key: str, images: Callable[[], Tensor]) -> Whitening:
     tensors = {"mean": made.mean, "matrix": made.matrix.contiguous()}
     home.write_atomically(path, lambda p: save_file(tensors, p))
     return made
+
+
+def whitened(dataset: Dataset) -> Dataset:
+    """Return `dataset` with ZCA whitening, fitted on its training images.
+
+    Raises:
+        DataError: the images are too large.
+    """
+    info, train = dataset.info, dataset.train
+    values = info.channels * info.height * info.width
+    if values > LARGEST:
+        raise DataError(
+            f"{info.name}: ZCA of {values} values per image needs a matrix of "
+            f"{4 * values**2 >> 30} GiB; it goes up to {LARGEST}: lower the resolution"
+        )
+
+    def images() -> Tensor:
+        rows = torch.arange(len(train.labels)).split(4096)
+        return torch.cat([info.normalize(train.fetch(r).cpu().float().div_(255)) for r in rows])
+
+    whitening = cached_fit(dataset.fingerprint(), images)
+    return replace(dataset, info=replace(info, whitening=whitening))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import ddkit
 from ddkit import api, evaluation
 from ddkit.api import judge_maker, stored_spec
-from ddkit.data import Dataset, whitened
+from ddkit.data import Dataset
 from ddkit.errors import CheckpointError, DDKitError, IncompatibleError, RecipeError
 from ddkit.evaluation import Result, Scope, Verdict, evaluate
 from ddkit.formation import Formation
@@ -27,6 +27,7 @@ from ddkit.specs import EvalSpec, Part, TeacherSpec, TrainSpec
 from ddkit.synthetic import SyntheticSet
 from ddkit.teacher import Teacher
 from ddkit.testing import tiny_dataset
+from ddkit.whitening import whitened
 
 RUNTIME = Runtime(torch.device("cpu"))
 NET = Part("convnet", {"width": 8, "depth": 2})

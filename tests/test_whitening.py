@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from ddkit.compose import make_dataset
-from ddkit.data import DataInfo, Dataset, MemoryImages, whitened
+from ddkit.data import DataInfo, Dataset, MemoryImages
 from ddkit.errors import DataError, IncompatibleError, RecipeError
 from ddkit.evaluation import check_data
 from ddkit.place import Place, Source
 from ddkit.specs import Part
 from ddkit.synthetic import SyntheticSet
-from ddkit.whitening import fit
+from ddkit.whitening import fit, whitened
 
 PLACE = Place(Source("test"), "dataset")
 
