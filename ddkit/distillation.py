@@ -12,12 +12,13 @@ import torch
 from ddkit import __version__, pictures, streams
 from ddkit.checkpoint import GRID, RunFolder, identity, new_folder
 from ddkit.compose import Composition, compose
-from ddkit.data import Dataset, RealImages
+from ddkit.data import Dataset
 from ddkit.divergence import Divergence
 from ddkit.errors import DivergedError, Interrupted
 from ddkit.nets import Networks, ProxyPool
 from ddkit.plan import check_disk
 from ddkit.plugins import Plugins
+from ddkit.real import RealImages
 from ddkit.recipe import Recipe
 from ddkit.report import JsonLines, Reporter, Tee
 from ddkit.run import Run

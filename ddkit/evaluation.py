@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ddkit import streams
-from ddkit.data import Dataset, RealImages
+from ddkit.data import Dataset
 from ddkit.errors import IncompatibleError
 from ddkit.formation import Formation
 from ddkit.nets import Build, build
+from ddkit.real import RealImages
 from ddkit.recipe import deviations
 from ddkit.report import Reporter
 from ddkit.runtime import Runtime

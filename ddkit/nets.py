@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from ddkit import home, streams
 from ddkit.backbone import freeze
-from ddkit.data import DataInfo, Dataset, RealImages
+from ddkit.data import DataInfo, Dataset
 from ddkit.errors import DataError, DivergedError
 from ddkit.groups import Groups
+from ddkit.real import RealImages
 from ddkit.report import Reporter, Silent
 from ddkit.runtime import Runtime
 from ddkit.specs import ProxySpec, TrainSpec

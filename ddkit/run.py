@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 from ddkit import streams
 from ddkit.augment import Draw
 from ddkit.backbone import embed, has_batch_statistics, look
-from ddkit.data import RealImages
 from ddkit.divergence import Watch
 from ddkit.groups import Groups
 from ddkit.nets import Networks, ProxyPool
+from ddkit.real import RealImages
 from ddkit.regularizer import Match, Regularizer
 from ddkit.report import Metrics, Reporter
 from ddkit.runtime import Runtime

@@ -15,13 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ddkit import streams
-from ddkit.data import DataInfo, RealImages
+from ddkit.data import DataInfo
 from ddkit.errors import CheckpointError, RecipeError
 from ddkit.formation import Formation
 from ddkit.groups import Groups
 from ddkit.home import write_atomically
 from ddkit.options import checked
 from ddkit.place import Place, Source
+from ddkit.real import RealImages
 from ddkit.specs import SyntheticSpec
 from ddkit.whitening import Whitening
 

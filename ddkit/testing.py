@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from ddkit.backbone import Backbone, embed, freeze, look, maps
 from ddkit.checkpoint import RunFolder
-from ddkit.data import DataInfo, Dataset, ImageSource, RealImages
+from ddkit.data import DataInfo, Dataset, ImageSource
 from ddkit.groups import Groups
 from ddkit.method import Method
 from ddkit.nets import build
+from ddkit.real import RealImages
 from ddkit.regularizer import FIELDS, Match, Regularizer
 from ddkit.report import Metrics
 from ddkit.run import Run, Term

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ddkit.data import DataInfo, Dataset, MemoryImages, RealImages, statistics
+from ddkit.data import DataInfo, Dataset, MemoryImages, statistics
 from ddkit.method import Method
 from ddkit.nets import Networks, ProxyPool, build
+from ddkit.real import RealImages
 from ddkit.report import Silent
 from ddkit.run import Run, Term
 from ddkit.runtime import Runtime

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddkit.data import DataInfo, Dataset, MemoryImages, RealImages, statistics
+from ddkit.data import DataInfo, Dataset, MemoryImages, statistics
 from ddkit.errors import DataError
+from ddkit.real import RealImages
 
 CPU = torch.device("cpu")
 

@@ -110,7 +110,7 @@ def test_networks_of_the_set_and_of_the_baseline_are_pairs(
 
 
 def test_random_images_are_of_the_right_class_and_distinct(tiny: Dataset):
-    from ddkit.data import RealImages
+    from ddkit.real import RealImages
 
     real = RealImages(tiny, 0, torch.device("cpu"))
     ((_, draw),) = evaluation.baselines(real_set(tiny, ipc=4), real)

@@ -11,32 +11,11 @@ from conftest import ROOT
 
 ORDER = (
     *("__init__", "errors", "hookspecs", "plugins", "place", "options", "reference", "shipped"),
-    *(
-        "home",
-        "streams",
-        "whitening",
-        "groups",
-        "augment",
-        "specs",
-        "recipe",
-        "report",
-        "runtime",
-        "data",
-    ),
-    *("formation", "synthetic", "backbone", "train", "nets", "regularizer", "method"),
-    *("divergence", "run"),
-    *("gradients", "sweep", "checkpoint", "compose", "plan", "doctor", "pictures", "formats"),
-    *(
-        "distillation",
-        "teacher",
-        "evaluation",
-        "cards",
-        "api",
-        "tiny",
-        "testing",
-        "cli",
-        "__main__",
-    ),
+    *("home", "streams", "data", "whitening", "groups", "augment", "specs", "recipe", "report"),
+    *("runtime", "real", "formation", "synthetic", "backbone", "train", "nets", "regularizer"),
+    *("method", "divergence", "run", "gradients", "sweep", "checkpoint", "compose", "plan"),
+    *("pictures", "distillation", "teacher", "evaluation", "api", "tiny", "testing", "cli"),
+    "__main__",
 )
 """Every module imports only modules before it."""
 

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from ddkit.compose import plain
-from ddkit.data import RealImages
 from ddkit.distillation import run_recipe
 from ddkit.errors import RecipeError
+from ddkit.real import RealImages
 from ddkit.recipe import Recipe
 from ddkit.report import Silent
 from ddkit.runtime import Runtime

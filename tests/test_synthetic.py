@@ -14,9 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from ddkit.data import Dataset, RealImages
+from ddkit.data import Dataset
 from ddkit.errors import CheckpointError, DDKitError, RecipeError
 from ddkit.formation import Formation
+from ddkit.real import RealImages
 from ddkit.specs import SyntheticSpec
 from ddkit.synthetic import SyntheticSet, initial
 

@@ -13,10 +13,10 @@ from torch.optim import SGD
 from wide import naive_step_gradients, ragged, wide_run
 
 from ddkit.augment import draw_per_class
-from ddkit.data import RealImages
 from ddkit.errors import IncompatibleError
 from ddkit.formation import Formation
 from ddkit.groups import Groups
+from ddkit.real import RealImages
 from ddkit.report import Silent
 from ddkit.run import Run, Term
 from ddkit.runtime import Runtime

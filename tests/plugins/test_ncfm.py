@@ -16,10 +16,10 @@ from wide import Mirror, Wide
 
 from ddkit.augment import draw_per_class
 from ddkit.backbone import embed, maps
-from ddkit.data import RealImages
 from ddkit.errors import DataError
 from ddkit.groups import Groups
 from ddkit.nets import Networks, ProxyPool
+from ddkit.real import RealImages
 from ddkit.report import Silent
 from ddkit.run import Run, Term
 from ddkit.runtime import Runtime

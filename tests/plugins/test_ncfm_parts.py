@@ -9,9 +9,9 @@ from torch.nn.functional import interpolate, normalize
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ddkit.data import RealImages
 from ddkit.errors import RecipeError
 from ddkit.groups import Groups
+from ddkit.real import RealImages
 from ddkit.specs import SyntheticSpec
 from ddkit.sweep import AdamWSweep
 from ddkit.synthetic import check_ipc, initial
