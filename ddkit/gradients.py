@@ -7,7 +7,6 @@ and never written to: frozen ones stay so, and no ``.grad`` is filled.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,13 +15,10 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
-from ddkit.augment import Draw
 from ddkit.backbone import has_batch_statistics
 from ddkit.data import DataInfo
 from ddkit.errors import IncompatibleError
 from ddkit.groups import Groups
-from ddkit.report import Metrics
-from ddkit.run import Run, shown
 from ddkit.runtime import Runtime
 
 Gradients = tuple[Tensor, ...]
@@ -31,30 +27,6 @@ classes, each has the classes as its first axis."""
 
 Distance = Callable[[Gradients, Gradients], Tensor]
 """Of the gradients of the same classes, real and synthetic, to a scalar: the sum over classes."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Real and synthetic images compared by the gradients that they give one network.
-
-    `draw` augments both sides; `proxy` is for the regularizers.
-    """
-
-    run: Run
-    net: nn.Module
-    distance: Distance
-    draw: Draw
-    proxy: nn.Module | None = None
-
-    def backward(self, real: tuple[Tensor, Groups], syn: tuple[Tensor, Groups]) -> Metrics:
-        """Add up distance and regularizers of a chunk of classes and go backward."""
-        run, net = self.run, self.net
-        match, real_view, view = shown(real, syn, self.draw, self.proxy)
-        loss = matched(net, real_view, real[1], view, syn[1], self.distance, run.runtime)
-        if run.wants("syn_maps", "real_maps"):  # at the price of a forward pass
-            syn_maps, real_maps = run.look_syn(net, view)[0], run.look_real(net, real_view)[0]
-            match = replace(match, syn_maps=syn_maps, real_maps=real_maps)
-        return run.backward(loss, match)
 
 
 def matched(
@@ -136,12 +108,13 @@ def stacked_gradients(
     return tuple(gradients[name] for name in names)
 
 
-def check_twice_differentiable(net: nn.Module, info: DataInfo, runtime: Runtime) -> None:
-    """Refuse a network whose parameters' gradients cannot be differentiated by the image.
+def check_twice_differentiable(net: nn.Module, info: DataInfo) -> None:
+    """Refuse a network on the CPU whose parameters' gradients no image can differentiate.
 
     Raises:
         IncompatibleError: saying why.
     """
+    runtime = Runtime(torch.device("cpu"))
     x = torch.zeros(2, *info.shape).requires_grad_()
     try:
         gradients = class_gradients(net, x, 0, runtime, differentiable=True)
@@ -193,9 +166,3 @@ class _Differentiated(torch.autograd.Function):
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
         return outer[0] * slope, None, None
-
-
-def row_cosines(real: Tensor, syn: Tensor) -> Tensor:
-    """Return the cosine of each pair of rows [...,D], 1e-6 added to the product of the norms."""
-    norms = real.norm(dim=-1) * syn.norm(dim=-1)
-    return (real * syn).sum(-1) / (norms + 1e-6)

@@ -20,16 +20,16 @@ from ddkit.augment import Strategy, draw_per_class
 from ddkit.backbone import has_batch_statistics
 from ddkit.data import DataInfo
 from ddkit.errors import IncompatibleError, RecipeError
-from ddkit.gradients import Comparison, Gradients, check_twice_differentiable, row_cosines
+from ddkit.gradients import Gradients, check_twice_differentiable
 from ddkit.method import Method
 from ddkit.options import Count, Momentum, Positive
 from ddkit.regularizer import FIELDS
 from ddkit.report import Metrics, Silent
 from ddkit.run import Run, added
-from ddkit.runtime import Runtime
 from ddkit.specs import SyntheticSpec, TrainSpec
 from ddkit.streams import derive
 from ddkit.train import fit
+from ddkit_methods.gradient_matching import Comparison, row_cosines
 
 PUBLISHED = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 """By ipc: image updates for each network, and epochs of training between them (released code)."""
@@ -118,7 +118,7 @@ class DC(Method):
                 f"synthetic.factor = {spec.factor} does not divide the {info.height}x{info.width} "
                 f"images of {info.name}; choose one that does"
             )
-        check_twice_differentiable(net, info, Runtime(torch.device("cpu")))
+        check_twice_differentiable(net, info)
 
     def steps(self, run: Run) -> int:
         return self.iterations * self.counts(run.synthetic.ipc)[0]

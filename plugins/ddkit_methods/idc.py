@@ -18,18 +18,18 @@ from ddkit import hookimpl
 from ddkit.augment import Strategy, draw_per_class
 from ddkit.data import DataInfo
 from ddkit.errors import IncompatibleError
-from ddkit.gradients import Comparison, Gradients, check_twice_differentiable, row_cosines
+from ddkit.gradients import Gradients, check_twice_differentiable
 from ddkit.groups import Groups
 from ddkit.method import Method
 from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Whole
 from ddkit.regularizer import FIELDS
 from ddkit.report import Metrics, Silent
 from ddkit.run import Run, added
-from ddkit.runtime import Runtime
 from ddkit.specs import ProxySpec, SyntheticSpec, TrainSpec
 from ddkit.streams import derive
 from ddkit.sweep import ClassSweep
 from ddkit.train import fit, make_optimizer
+from ddkit_methods.gradient_matching import Comparison, row_cosines
 
 
 def kernels(real: Gradients, syn: Gradients) -> Iterator[tuple[Tensor, Tensor]]:
@@ -129,7 +129,7 @@ class IDC(Method):
                 "IDC matches the gradients of convolution kernels, and this backbone has none; "
                 "choose another, or method dsa"
             )
-        check_twice_differentiable(net, info, Runtime(torch.device("cpu")))
+        check_twice_differentiable(net, info)
 
     def steps(self, run: Run) -> int:
         return self.iterations * self.outer_steps
