@@ -6,15 +6,13 @@ use, so that ``import ddkit`` stays light for plugins and for the command line.
 
 from typing import TYPE_CHECKING, Any
 
-import pluggy
+from ddkit.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from ddkit.api import distill, evaluate, load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "distill", "evaluate", "hookimpl", "load"]
-
-hookimpl = pluggy.HookimplMarker("ddkit")
 
 
 def __getattr__(name: str) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 import time
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from ddkit import __version__, pictures, streams
+from ddkit import pictures, streams
 from ddkit.checkpoint import GRID, RunFolder, identity, new_folder
 from ddkit.compose import Composition, compose
 from ddkit.data import Dataset
@@ -184,7 +185,7 @@ def provenance(recipe: Recipe, dataset: Dataset) -> dict[str, str | int]:
     return {
         "seed": recipe.seed,
         "data": dataset.fingerprint(),
-        "ddkit": __version__,
+        "ddkit": version("ddkit"),
         "torch": str(torch.__version__),
         "python": platform.python_version(),
     }

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ddkit.regularizer import Regularizer
 
 hookspec = pluggy.HookspecMarker("ddkit")
+hookimpl = pluggy.HookimplMarker("ddkit")
+"""What a plugin marks its hooks with; also ``ddkit.hookimpl``."""
 
 
 @hookspec

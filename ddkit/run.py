@@ -61,6 +61,10 @@ class Run:
         """Return a CPU generator that depends on the run's seed, `name` and `counters` alone."""
         return streams.generator(self.seed, name, *counters)
 
+    def derive(self, name: str, *counters: int) -> int:
+        """Return a 63-bit seed that depends on the same, for what takes no generator."""
+        return streams.derive(self.seed, name, *counters)
+
     def wants(self, *names: str) -> bool:
         """Whether a regularizer reads one of these `Match` fields."""
         return any(set(names) & term.regularizer.requires for term in self.terms)

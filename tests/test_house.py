@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 ORDER = (
-    *("__init__", "errors", "hookspecs", "plugins", "place", "options", "reference", "shipped"),
+    *("errors", "hookspecs", "__init__", "plugins", "place", "options", "reference", "shipped"),
     *("home", "streams", "data", "whitening", "groups", "augment", "specs", "recipe", "report"),
     *("runtime", "real", "formation", "synthetic", "backbone", "train", "nets", "regularizer"),
     *("method", "divergence", "run", "gradients", "sweep", "checkpoint", "compose", "plan"),

@@ -21,7 +21,6 @@ from ddkit.groups import Groups
 from ddkit.method import Method
 from ddkit.report import Metrics
 from ddkit.run import Run
-from ddkit.streams import derive
 
 
 class Coreset(Method):
@@ -100,7 +99,7 @@ class KMeans(Coreset):
         picked = []
         # sklearn clusters one set at a time, and this happens once in a run
         for c, rows in zip(groups.classes, features.split(list(groups.counts)), strict=True):
-            state = derive(run.seed, "kmeans", c) % 2**32
+            state = run.derive("kmeans", c) % 2**32
             clustering = Clustering(need, n_init=1, random_state=state).fit(rows.cpu().numpy())
             centres = torch.from_numpy(clustering.cluster_centers_).to(rows)
             picked.append(nearest_distinct(torch.cdist(centres, rows)))

@@ -27,7 +27,6 @@ from ddkit.regularizer import FIELDS
 from ddkit.report import Metrics, Silent
 from ddkit.run import Run, added
 from ddkit.specs import SyntheticSpec, TrainSpec
-from ddkit.streams import derive
 from ddkit.train import fit
 from ddkit_methods.gradient_matching import Comparison, row_cosines
 
@@ -177,7 +176,7 @@ class DC(Method):
             rows = rows.to(images.device)
             return images[rows], targets[rows]
 
-        seed = derive(run.seed, "network-training", i)
+        seed = run.derive("network-training", i)
         self._net.requires_grad_(True)
         fit(self._net, fetch, len(images), spec, seed, run.runtime, Silent())
         self._net.requires_grad_(False)

@@ -26,7 +26,6 @@ from ddkit.regularizer import FIELDS
 from ddkit.report import Metrics, Silent
 from ddkit.run import Run, added
 from ddkit.specs import ProxySpec, SyntheticSpec, TrainSpec
-from ddkit.streams import derive
 from ddkit.sweep import ClassSweep
 from ddkit.train import fit, make_optimizer
 from ddkit_methods.gradient_matching import Comparison, row_cosines
@@ -206,7 +205,7 @@ class IDC(Method):
             return run.real.fetch(index), run.real.source.labels[index].to(run.runtime.device)
 
         spec = self._spec(self.pretrain_epochs if pretrain else 1)
-        seed, net = derive(run.seed, name, i), self._net
+        seed, net = run.derive(name, i), self._net
         net.requires_grad_(True)
         fit(net, fetch, count, spec, seed, run.runtime, Silent(), self._optimizer)
         net.requires_grad_(False)
