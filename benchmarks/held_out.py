@@ -19,10 +19,11 @@ import torch
 
 import ddkit
 from ddkit import distillation, plugins
-from ddkit.compose import make_dataset, split_zca
 from ddkit.data import Dataset, MemoryImages
+from ddkit.real import make_dataset
 from ddkit.recipe import Recipe
 from ddkit.report import Silent
+from ddkit.resolution import split_zca
 from ddkit.streams import generator
 
 

@@ -13,15 +13,17 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from ddkit import distillation, evaluation, plugins
-from ddkit.compose import backbone_maker, full, make_dataset, plain, probe, split_zca
 from ddkit.data import DataInfo, Dataset
 from ddkit.errors import RecipeError
 from ddkit.evaluation import WHOLE, Scope
-from ddkit.nets import Build, ProxyPool
+from ddkit.fresh import Build, backbone_maker, probe
+from ddkit.nets import ProxyPool
 from ddkit.place import Place, Source
 from ddkit.plugins import Plugins
+from ddkit.real import make_dataset
 from ddkit.recipe import Recipe, as_part, eval_spec, override
 from ddkit.report import Reporter, Silent
+from ddkit.resolution import full, plain, split_zca
 from ddkit.runtime import Runtime, open_runtime
 from ddkit.specs import EvalSpec, Part, RuntimeSpec, TeacherSpec
 from ddkit.synthetic import SyntheticSet

@@ -16,7 +16,8 @@ from ddkit.compose import Composition, compose
 from ddkit.data import Dataset
 from ddkit.divergence import Divergence
 from ddkit.errors import DivergedError, Interrupted
-from ddkit.nets import Networks, ProxyPool
+from ddkit.fresh import Networks
+from ddkit.nets import ProxyPool
 from ddkit.plan import check_disk
 from ddkit.plugins import Plugins
 from ddkit.real import RealImages

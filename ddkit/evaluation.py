@@ -15,7 +15,7 @@ from ddkit import streams
 from ddkit.data import Dataset
 from ddkit.errors import IncompatibleError
 from ddkit.formation import Formation
-from ddkit.nets import Build, build
+from ddkit.fresh import Build, build
 from ddkit.real import RealImages
 from ddkit.recipe import deviations
 from ddkit.report import Reporter

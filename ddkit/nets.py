@@ -18,6 +18,7 @@ from ddkit import home, streams
 from ddkit.backbone import freeze
 from ddkit.data import DataInfo, Dataset
 from ddkit.errors import DataError, DivergedError
+from ddkit.fresh import Build, build
 from ddkit.groups import Groups
 from ddkit.real import RealImages
 from ddkit.report import Reporter, Silent
@@ -25,41 +26,7 @@ from ddkit.runtime import Runtime
 from ddkit.specs import ProxySpec, TrainSpec
 from ddkit.train import accuracy, epochs, fit
 
-Build = Callable[[], nn.Module]
 CACHE_FORMAT = 1
-
-
-def build(make: Build, device: torch.device, seed: int, stream: str, *counters: int) -> nn.Module:
-    """Return a network whose initial weights are a function of seed, stream and counters."""
-    with streams.global_generator(seed, stream, *counters):
-        net = make()
-    return net.to(device)
-
-
-class Networks:
-    """Networks of the recipe's backbone: random ones, and pools trained on the real data."""
-
-    def __init__(
-        self,
-        make: Build,
-        seed: int,
-        device: torch.device,
-        pools: Callable[[ProxySpec], ProxyPool] | None = None,
-    ):
-        self._make = make
-        self._seed = seed
-        self._device = device
-        self._pools = pools
-
-    def fresh(self, *counters: int) -> nn.Module:
-        """Return a new random network, frozen, in training mode."""
-        return freeze(build(self._make, self._device, self._seed, "networks", *counters)).train()
-
-    def pool(self, spec: ProxySpec) -> ProxyPool:
-        """Return a pool trained as `spec` says, whose backbone is the recipe's, not `spec`'s."""
-        if self._pools is None:
-            raise RuntimeError("these networks know no data to train a pool on")
-        return self._pools(spec)
 
 
 class RawInput(nn.Module):

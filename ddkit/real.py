@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddkit import streams
+from ddkit import home, streams
 from ddkit.data import Dataset
 from ddkit.errors import DataError
 from ddkit.groups import Groups
+from ddkit.options import bind
+from ddkit.place import Place
+from ddkit.plugins import Plugins
+from ddkit.resolution import resolve, split_zca
+from ddkit.specs import Part
+from ddkit.whitening import whitened
+
+
+def make_dataset(part: Part, plugins: Plugins, place: Place, root: Path | None = None) -> Dataset:
+    """Read the dataset that `part` names, under `root` (default: ddkit's data folder).
+
+    ``zca = true`` is an option of every dataset: images are whitened after normalisation.
+    """
+    part, zca = split_zca(part, place)
+    component, options = resolve(plugins.datasets, part, place)
+    data: Dataset = bind(component.factory, options, place, root=root or home.data_root())
+    return whitened(data) if zca else data
 
 
 class RealImages:

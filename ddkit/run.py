@@ -14,8 +14,9 @@ from ddkit import streams
 from ddkit.augment import Draw
 from ddkit.backbone import embed, has_batch_statistics, look
 from ddkit.divergence import Watch
+from ddkit.fresh import Networks
 from ddkit.groups import Groups
-from ddkit.nets import Networks, ProxyPool
+from ddkit.nets import ProxyPool
 from ddkit.real import RealImages
 from ddkit.regularizer import Match, Regularizer
 from ddkit.report import Metrics, Reporter

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from ddkit.backbone import Backbone, embed, freeze, look, maps
 from ddkit.checkpoint import RunFolder
 from ddkit.data import DataInfo, Dataset, ImageSource
+from ddkit.fresh import build
 from ddkit.groups import Groups
 from ddkit.method import Method
-from ddkit.nets import build
 from ddkit.real import RealImages
 from ddkit.regularizer import FIELDS, Match, Regularizer
 from ddkit.report import Metrics

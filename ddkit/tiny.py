@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ddkit.data import DataInfo, Dataset, MemoryImages, statistics
+from ddkit.fresh import Networks, build
 from ddkit.method import Method
-from ddkit.nets import Networks, ProxyPool, build
+from ddkit.nets import ProxyPool
 from ddkit.real import RealImages
 from ddkit.report import Silent
 from ddkit.run import Run, Term

@@ -18,8 +18,8 @@ from conftest import ROOT
 
 from ddkit import shipped
 from ddkit.cli import cli
-from ddkit.compose import check_names
 from ddkit.recipe import Recipe
+from ddkit.resolution import check_names
 
 PAGES = [ROOT / "README.md"]
 PAGES += sorted(p for folder in ("docs", "examples") for p in (ROOT / folder).rglob("*.md"))

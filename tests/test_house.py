@@ -11,11 +11,11 @@ from conftest import ROOT
 
 ORDER = (
     *("errors", "hookspecs", "__init__", "plugins", "place", "options", "reference", "shipped"),
-    *("home", "streams", "data", "whitening", "groups", "augment", "specs", "recipe", "report"),
-    *("runtime", "real", "formation", "synthetic", "backbone", "train", "nets", "regularizer"),
-    *("method", "divergence", "run", "gradients", "sweep", "checkpoint", "compose", "plan"),
-    *("pictures", "distillation", "teacher", "evaluation", "api", "tiny", "testing", "cli"),
-    "__main__",
+    *("home", "streams", "data", "whitening", "groups", "augment", "specs", "recipe"),
+    *("resolution", "report", "runtime", "real", "formation", "synthetic", "backbone", "fresh"),
+    *("train", "nets", "regularizer", "method", "divergence", "run", "gradients", "sweep"),
+    *("requirements", "checkpoint", "compose", "plan", "pictures", "distillation", "teacher"),
+    *("evaluation", "api", "tiny", "testing", "cli", "__main__"),
 )
 """Every module imports only modules before it."""
 

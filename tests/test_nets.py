@@ -13,7 +13,8 @@ from torch import nn
 
 from ddkit.data import DataInfo, Dataset, MemoryImages
 from ddkit.errors import CheckpointError, DivergedError, Interrupted
-from ddkit.nets import Networks, ProxyPool, RawInput, build
+from ddkit.fresh import Networks, build
+from ddkit.nets import ProxyPool, RawInput
 from ddkit.report import Metrics, Silent
 from ddkit.runtime import Runtime
 from ddkit.specs import Part, ProxySpec

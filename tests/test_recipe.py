@@ -11,10 +11,12 @@ import tomli_w
 from conftest import ROOT, recipe_table
 
 from ddkit import shipped
-from ddkit.compose import check_names, check_requirements, make_method, make_terms
+from ddkit.compose import make_method, make_terms
 from ddkit.errors import RecipeError
 from ddkit.place import Place, Source
 from ddkit.recipe import Recipe, as_part, deviations, eval_spec, load_protocol
+from ddkit.requirements import check_requirements
+from ddkit.resolution import check_names
 from ddkit.specs import Part, ProxySpec
 
 FULL = """\

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from ddkit.compose import plain
 from ddkit.distillation import run_recipe
 from ddkit.errors import RecipeError
 from ddkit.real import RealImages
 from ddkit.recipe import Recipe
 from ddkit.report import Silent
+from ddkit.resolution import plain
 from ddkit.runtime import Runtime
 from ddkit.specs import EvalSpec, Part, TrainSpec
 from ddkit.synthetic import SyntheticSet

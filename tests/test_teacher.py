@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ddkit.api import stored_spec
-from ddkit.compose import full
 from ddkit.data import Dataset
 from ddkit.nets import ProxyPool
 from ddkit.place import Place, Source
 from ddkit.recipe import eval_spec, eval_table
 from ddkit.report import Silent
+from ddkit.resolution import full
 from ddkit.runtime import Runtime
 from ddkit.specs import Part, TeacherSpec
 from ddkit.synthetic import SyntheticSet

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from ddkit.compose import make_dataset
 from ddkit.data import DataInfo, Dataset, MemoryImages
 from ddkit.errors import DataError, IncompatibleError, RecipeError
 from ddkit.evaluation import check_data
 from ddkit.place import Place, Source
+from ddkit.real import make_dataset
 from ddkit.specs import Part
 from ddkit.synthetic import SyntheticSet
 from ddkit.whitening import fit, whitened
@@ -68,8 +68,8 @@ def test_pixel_space_and_whitening_are_refused_together(cli_recipe_with_zca):
 
 @pytest.fixture
 def cli_recipe_with_zca(loaded):
-    from ddkit.compose import check_synthetic
     from ddkit.recipe import Recipe
+    from ddkit.requirements import check_synthetic
 
     overrides = ["dataset.zca=true", "synthetic.space=pixel"]
     return lambda: check_synthetic(Recipe.load("dm-digits-ipc1", overrides))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from ddkit.backbone import embed
-from ddkit.nets import build
+from ddkit.fresh import build
 from ddkit.run import Run
 from ddkit.streams import generator
 

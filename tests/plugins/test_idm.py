@@ -14,8 +14,8 @@ from wide import Mirror, Wide
 from ddkit.augment import draw_per_class
 from ddkit.backbone import embed, maps
 from ddkit.errors import RecipeError
+from ddkit.fresh import Networks
 from ddkit.groups import Groups
-from ddkit.nets import Networks
 from ddkit.real import RealImages
 from ddkit.report import Silent
 from ddkit.run import Run, Term

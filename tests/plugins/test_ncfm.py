@@ -17,8 +17,9 @@ from wide import Mirror, Wide
 from ddkit.augment import draw_per_class
 from ddkit.backbone import embed, maps
 from ddkit.errors import DataError
+from ddkit.fresh import Networks
 from ddkit.groups import Groups
-from ddkit.nets import Networks, ProxyPool
+from ddkit.nets import ProxyPool
 from ddkit.real import RealImages
 from ddkit.report import Silent
 from ddkit.run import Run, Term

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ddkit import shipped
-from ddkit.compose import resolved
 from ddkit.recipe import Recipe
+from ddkit.resolution import resolved
 from ddkit.specs import TrainSpec
 from ddkit_methods.modes import of_mode
 from ddkit_methods.ncfm import MODES, NCFM

@@ -1,0 +1,92 @@
+"""Networks that nothing has trained yet: a backbone's maker, its probe, networks of given draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ddkit import streams
+from ddkit.backbone import embed, freeze
+from ddkit.data import DataInfo
+from ddkit.errors import IncompatibleError
+from ddkit.options import bind
+from ddkit.place import Place
+from ddkit.plugins import Plugins
+from ddkit.resolution import resolve
+from ddkit.specs import Part, ProxySpec
+
+if TYPE_CHECKING:
+    from ddkit.nets import ProxyPool
+
+Build = Callable[[], nn.Module]
+
+
+def build(make: Build, device: torch.device, seed: int, stream: str, *counters: int) -> nn.Module:
+    """Return a network whose initial weights are a function of seed, stream and counters."""
+    with streams.global_generator(seed, stream, *counters):
+        net = make()
+    return net.to(device)
+
+
+def backbone_maker(part: Part, plugins: Plugins, place: Place, info: DataInfo) -> Build:
+    """Return a function that builds a new network of `part` for `info`."""
+    component, options = resolve(plugins.backbones, part, place)
+    return partial(bind, component.factory, options, place, info=info)
+
+
+def probe(make: Build, info: DataInfo, place: Place) -> nn.Module:
+    """Build a network and pass two blank images through it, to see that the shapes fit.
+
+    Raises:
+        IncompatibleError: they do not, or its parts do not follow the backbone contract.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            net = make().eval()
+        except IncompatibleError as error:
+            raise IncompatibleError(f"{place}: {error}") from error
+        images = torch.zeros(2, *info.shape)
+        try:
+            logits, features = net(images), embed(net, images)
+        except (RuntimeError, ValueError, AttributeError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            shape = "x".join(map(str, info.shape))
+            raise IncompatibleError(
+                f"{place}: this network does not take {shape} images: {reason}"
+            ) from error
+    if logits.shape != (2, info.num_classes) or features.ndim != 2:
+        raise IncompatibleError(
+            f"{place}: gives {list(logits.shape)} logits and {list(features.shape)} features for "
+            f"2 images of {info.num_classes} classes"
+        )
+    return net
+
+
+class Networks:
+    """Networks of the recipe's backbone: random ones, and pools trained on the real data."""
+
+    def __init__(
+        self,
+        make: Build,
+        seed: int,
+        device: torch.device,
+        pools: Callable[[ProxySpec], ProxyPool] | None = None,
+    ):
+        self._make = make
+        self._seed = seed
+        self._device = device
+        self._pools = pools
+
+    def fresh(self, *counters: int) -> nn.Module:
+        """Return a new random network, frozen, in training mode."""
+        return freeze(build(self._make, self._device, self._seed, "networks", *counters)).train()
+
+    def pool(self, spec: ProxySpec) -> ProxyPool:
+        """Return a pool trained as `spec` says, whose backbone is the recipe's, not `spec`'s."""
+        if self._pools is None:
+            raise RuntimeError("these networks know no data to train a pool on")
+        return self._pools(spec)

@@ -1,0 +1,69 @@
+"""What the parts of a recipe ask of each other, refused in words before anything is trained."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ddkit.data import DataInfo
+from ddkit.errors import IncompatibleError, RecipeError
+from ddkit.method import Method
+from ddkit.recipe import Recipe
+from ddkit.run import Term
+
+
+def check_requirements(recipe: Recipe, method: Method, terms: tuple[Term, ...]) -> None:
+    """Refuse a regularizer that the method, or the lack of ``[proxies]``, cannot supply.
+
+    Raises:
+        IncompatibleError: saying what is needed and what there is.
+    """
+    for term in terms:
+        needs = term.regularizer.requires
+        lacking = needs - method.provides - {"proxy"}
+        if lacking:
+            raise IncompatibleError(
+                f"{recipe.place('regularizers')}: {term.name!r} needs {_and(needs)}; method "
+                f"{recipe.method.name!r} provides {_and(method.provides) or 'nothing'}. "
+                f"Remove it or choose another method."
+            )
+        if "proxy" in needs and recipe.proxies is None:
+            raise IncompatibleError(
+                f"{recipe.place('regularizers')}: {term.name!r} needs a pool of trained networks; "
+                f'add proxies = {{ backbone = "resnet18", count = 3, epochs = 5 }}'
+            )
+    if method.reads_proxies and recipe.proxies is None:
+        raise IncompatibleError(
+            f"{recipe.place('method')}: this setting of {recipe.method.name!r} needs a pool of "
+            f'trained networks; add proxies = {{ backbone = "convnet", count = 1, epochs = 20 }}'
+        )
+
+
+def check_synthetic(recipe: Recipe) -> None:
+    """Refuse what does not go together: whitened pixels in [0, 1], a bound that binds nothing.
+
+    Raises:
+        IncompatibleError: both are asked for.
+    """
+    spec = recipe.synthetic
+    if spec.bound is not None and spec.kind != "bound":
+        raise IncompatibleError(
+            f'{recipe.place("synthetic.bound")}: belongs to kind = "bound", not to '
+            f"{spec.kind!r}; drop it"
+        )
+    if recipe.dataset.options.get("zca") and recipe.synthetic.space == "pixel":
+        raise IncompatibleError(
+            f'{recipe.place("synthetic.space")}: "pixel" does not go with dataset.zca; '
+            f'choose space = "normalized"'
+        )
+
+
+def check_method(recipe: Recipe, method: Method, info: DataInfo, net: nn.Module) -> None:
+    """Let the method refuse what it cannot do, and say where the recipe asks for it."""
+    try:
+        method.check(recipe.synthetic, info, net)
+    except (RecipeError, IncompatibleError) as error:
+        raise type(error)(f"{recipe.place('method')}: {error}") from error
+
+
+def _and(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,136 @@
+"""Names and options of a recipe against the registries; every option stated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ddkit.errors import DDKitError, PluginError, RecipeError
+from ddkit.options import checked, convert, defaults
+from ddkit.place import Place
+from ddkit.plugins import Component, Plugins, Registry
+from ddkit.recipe import Recipe
+from ddkit.specs import EvalSpec, Part
+
+
+def check_names(recipe: Recipe, plugins: Plugins) -> None:
+    """Check all names and options against the registries, and report every problem at once."""
+    given: list[tuple[Registry, Part, str, tuple[str, ...]]] = [
+        (
+            plugins.datasets,
+            split_zca(recipe.dataset, recipe.place("dataset"))[0],
+            "dataset",
+            ("root",),
+        ),
+        (plugins.backbones, recipe.backbone, "backbone", ("info",)),
+        (plugins.methods, recipe.method, "method", ()),
+    ]
+    for i, (_, part) in enumerate(recipe.regularizers):
+        given.append((plugins.regularizers, part, f"regularizers.{i}", ()))
+    if recipe.proxies is not None:
+        given.append((plugins.backbones, recipe.proxies.backbone, "proxies.backbone", ("info",)))
+    for path, part in judging(recipe.eval):
+        if part != recipe.backbone:  # which is checked, and which judges and teachers default to
+            given.append((plugins.backbones, part, f"eval.{path}", ("info",)))
+    problems: list[DDKitError] = []
+    for registry, part, path, own in given:
+        try:
+            component, options = resolve(registry, part, recipe.place(path))
+            check_options(component, options, recipe.place(path), own)
+        except (PluginError, RecipeError) as error:
+            problems.append(error)
+    if problems:
+        lines = dict.fromkeys(line for p in problems for line in str(p).splitlines())
+        raise type(problems[0])("\n".join(lines))
+
+
+def check_options(
+    component: Component, options: Mapping[str, Any], place: Place, own: tuple[str, ...]
+) -> None:
+    """Check options by the signature of a component's factory; `own` are given by ddkit.
+
+    Raises:
+        RecipeError: options that do not fit.
+        PluginError: the factory's own types cannot be read.
+    """
+    try:
+        checked(component.factory, options, place, dict.fromkeys(own))
+    except NameError as error:
+        raise PluginError(
+            f"{place}: plugin {component.plugin} has types that cannot be read ({error}); "
+            f"its author must import them where the module is loaded"
+        ) from error
+
+
+def resolved(recipe: Recipe, plugins: Plugins) -> Recipe:
+    """Return `recipe` with every option of every part stated, so that no default is left open.
+
+    The parts' names and options must have been checked.
+    """
+
+    def backbone(part: Part) -> Part:
+        return full(part, plugins.backbones)
+
+    terms = [(w, full(p, plugins.regularizers)) for w, p in recipe.regularizers]
+    pool, judges, teacher = recipe.proxies, recipe.eval, recipe.eval.teacher
+    return replace(
+        recipe,
+        dataset=full(recipe.dataset, plugins.datasets),
+        backbone=backbone(recipe.backbone),
+        method=full(recipe.method, plugins.methods),
+        regularizers=tuple(terms),
+        proxies=pool and replace(pool, backbone=backbone(pool.backbone)),
+        eval=replace(
+            judges,
+            archs=tuple(map(backbone, judges.archs)),
+            teacher=teacher and replace(teacher, backbone=backbone(teacher.backbone)),
+        ),
+    )
+
+
+def judging(spec: EvalSpec) -> Iterator[tuple[str, Part]]:
+    """Yield the networks of an evaluation, with where they stand in ``[eval]``."""
+    for i, arch in enumerate(spec.archs):
+        yield f"archs.{i}", arch
+    if spec.teacher is not None:
+        yield "teacher.backbone", spec.teacher.backbone
+
+
+def full(part: Part, registry: Registry) -> Part:
+    """Return `part` with every option stated, apart from what its name carries."""
+    component, carried = registry.resolve(part.name)
+    stated = {k: v for k, v in defaults(component.factory).items() if v is not None}
+    return Part(part.name, _without({**stated, **part.options}, carried))
+
+
+def plain(part: Part, registry: Registry) -> Part:
+    """Return `part` without the options that are defaults anyway: its shortest name."""
+    component, _ = registry.resolve(part.name)
+    given = defaults(component.factory)
+    options = {k: v for k, v in part.options.items() if k not in given or given[k] != v}
+    return Part(part.name, dict(sorted(options.items())))
+
+
+def _without(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {k: v for k, v in options.items() if k not in names}
+
+
+def resolve(registry: Registry, part: Part, place: Place) -> tuple[Component, Mapping[str, Any]]:
+    """Return the component that `part` names and all its options.
+
+    Raises:
+        PluginError: no plugin provides it.
+    """
+    try:
+        component, carried = registry.resolve(part.name)
+    except PluginError as error:
+        raise PluginError(f"{place}: {error}") from None
+    return component, {**carried, **part.options}
+
+
+def split_zca(part: Part, place: Place) -> tuple[Part, bool]:
+    """Return a dataset's part without the option that ddkit itself reads, and that option."""
+    options = dict(part.options)
+    zca = convert(options.pop("zca", False), bool, place / "zca")
+    return Part(part.name, options), zca
