@@ -21,9 +21,9 @@ import ddkit
 from ddkit import distillation, plugins
 from ddkit.data import Dataset, MemoryImages
 from ddkit.real import make_dataset
-from ddkit.recipe import Recipe
+from ddkit.recipes.recipe import Recipe
+from ddkit.recipes.resolution import split_zca
 from ddkit.report import Silent
-from ddkit.resolution import split_zca
 from ddkit.streams import generator
 
 

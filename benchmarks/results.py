@@ -28,7 +28,7 @@ import torch
 from results_page import Lines, page
 
 import ddkit
-from ddkit.recipe import Recipe
+from ddkit.recipes.recipe import Recipe
 
 HERE = Path(__file__).parent
 PLAN = HERE / "results.toml"

@@ -19,7 +19,7 @@ from torch import Tensor
 from ddkit import plugins
 from ddkit.compose import compose
 from ddkit.distillation import prepare
-from ddkit.recipe import Recipe
+from ddkit.recipes.recipe import Recipe
 from ddkit.report import Silent
 from ddkit.runtime import open_runtime
 

@@ -28,9 +28,9 @@ from validate_table import table
 from ddkit import __version__, api, distillation, plugins
 from ddkit.errors import DDKitError, Interrupted
 from ddkit.evaluation import Scope
-from ddkit.recipe import Recipe
+from ddkit.recipes.recipe import Recipe
+from ddkit.recipes.sections import Part
 from ddkit.runtime import open_runtime
-from ddkit.specs import Part
 
 FIRST = ("dm", "dm-iid", "ncfm", "ncfm-net", "idm-iid")
 JUDGES = ("alexnet", "vgg11", "resnet18")

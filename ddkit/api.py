@@ -18,14 +18,14 @@ from ddkit.errors import RecipeError
 from ddkit.evaluation import WHOLE, Scope
 from ddkit.fresh import Build, backbone_maker, probe
 from ddkit.nets import ProxyPool
-from ddkit.place import Place, Source
 from ddkit.plugins import Plugins
 from ddkit.real import make_dataset
-from ddkit.recipe import Recipe, as_part, eval_spec, override
+from ddkit.recipes.place import Place, Source
+from ddkit.recipes.recipe import Recipe, as_part, eval_spec, override
+from ddkit.recipes.resolution import full, plain, split_zca
+from ddkit.recipes.sections import EvalSpec, Part, RuntimeSpec, TeacherSpec
 from ddkit.report import Reporter, Silent
-from ddkit.resolution import full, plain, split_zca
 from ddkit.runtime import Runtime, open_runtime
-from ddkit.specs import EvalSpec, Part, RuntimeSpec, TeacherSpec
 from ddkit.synthetic import SyntheticSet
 from ddkit.teacher import Teacher
 

@@ -18,7 +18,7 @@ from ddkit import home
 from ddkit.errors import CheckpointError
 from ddkit.home import write_atomically, write_text
 from ddkit.method import Method
-from ddkit.recipe import Recipe
+from ddkit.recipes.recipe import Recipe
 from ddkit.run import Run
 
 SET, RECIPE, METRICS, GRID = "synthetic.safetensors", "recipe.toml", "metrics.jsonl", "grid.png"

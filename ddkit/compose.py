@@ -14,10 +14,10 @@ from ddkit.nets import ProxyPool
 from ddkit.options import bind
 from ddkit.plugins import Plugins
 from ddkit.real import make_dataset
-from ddkit.recipe import Recipe
+from ddkit.recipes.recipe import Recipe
+from ddkit.recipes.resolution import check_names, judging, resolve, resolved
 from ddkit.regularizer import FIELDS, Regularizer
 from ddkit.requirements import check_method, check_requirements, check_synthetic
-from ddkit.resolution import check_names, judging, resolve, resolved
 from ddkit.run import Term
 from ddkit.runtime import Runtime
 from ddkit.synthetic import check_ipc

@@ -21,11 +21,11 @@ from ddkit.nets import ProxyPool
 from ddkit.plan import check_disk
 from ddkit.plugins import Plugins
 from ddkit.real import RealImages
-from ddkit.recipe import Recipe
+from ddkit.recipes.recipe import Recipe
+from ddkit.recipes.sections import ProxySpec
 from ddkit.report import JsonLines, Reporter, Tee
 from ddkit.run import Run
 from ddkit.runtime import Runtime, open_runtime
-from ddkit.specs import ProxySpec
 from ddkit.synthetic import SyntheticSet, initial
 
 CHECK_SECONDS = 2.0  # between looks at the device's flag of non-finite values

@@ -17,10 +17,10 @@ from ddkit.errors import IncompatibleError
 from ddkit.formation import Formation
 from ddkit.fresh import Build, build
 from ddkit.real import RealImages
-from ddkit.recipe import deviations
+from ddkit.recipes.recipe import deviations
+from ddkit.recipes.sections import EvalSpec, Part, TrainSpec
 from ddkit.report import Reporter
 from ddkit.runtime import Runtime
-from ddkit.specs import EvalSpec, Part, TrainSpec
 from ddkit.synthetic import SyntheticSet
 from ddkit.teacher import Teacher
 from ddkit.train import accuracy, epochs, fit

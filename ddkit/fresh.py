@@ -14,10 +14,10 @@ from ddkit.backbone import embed, freeze
 from ddkit.data import DataInfo
 from ddkit.errors import IncompatibleError
 from ddkit.options import bind
-from ddkit.place import Place
 from ddkit.plugins import Plugins
-from ddkit.resolution import resolve
-from ddkit.specs import Part, ProxySpec
+from ddkit.recipes.place import Place
+from ddkit.recipes.resolution import resolve
+from ddkit.recipes.sections import Part, ProxySpec
 
 if TYPE_CHECKING:
     from ddkit.nets import ProxyPool

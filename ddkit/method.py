@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import nn
 
 from ddkit.data import DataInfo
+from ddkit.recipes.sections import SyntheticSpec
 from ddkit.report import Metrics
-from ddkit.specs import SyntheticSpec
 
 if TYPE_CHECKING:
     from ddkit.run import Run

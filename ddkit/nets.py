@@ -21,9 +21,9 @@ from ddkit.errors import DataError, DivergedError
 from ddkit.fresh import Build, build
 from ddkit.groups import Groups
 from ddkit.real import RealImages
+from ddkit.recipes.sections import ProxySpec, TrainSpec
 from ddkit.report import Reporter, Silent
 from ddkit.runtime import Runtime
-from ddkit.specs import ProxySpec, TrainSpec
 from ddkit.train import accuracy, epochs, fit
 
 CACHE_FORMAT = 1

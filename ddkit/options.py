@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ddkit.errors import RecipeError, near
-from ddkit.place import Place
+from ddkit.recipes.place import Place
 
 LARGEST = 3.4e38  # what float32 holds
 _MISSING = inspect.Parameter.empty

@@ -13,10 +13,10 @@ from ddkit.data import Dataset
 from ddkit.errors import DataError
 from ddkit.groups import Groups
 from ddkit.options import bind
-from ddkit.place import Place
 from ddkit.plugins import Plugins
-from ddkit.resolution import resolve, split_zca
-from ddkit.specs import Part
+from ddkit.recipes.place import Place
+from ddkit.recipes.resolution import resolve, split_zca
+from ddkit.recipes.sections import Part
 from ddkit.whitening import whitened
 
 

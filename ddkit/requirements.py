@@ -7,7 +7,7 @@ from torch import nn
 from ddkit.data import DataInfo
 from ddkit.errors import IncompatibleError, RecipeError
 from ddkit.method import Method
-from ddkit.recipe import Recipe
+from ddkit.recipes.recipe import Recipe
 from ddkit.run import Term
 
 

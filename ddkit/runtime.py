@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ddkit.errors import RecipeError
-from ddkit.specs import RuntimeSpec
+from ddkit.recipes.sections import RuntimeSpec
 
 CPU_BUDGET = 2 << 30  # bytes of activations kept for one backward pass
 GPU_SHARE = 0.4  # of the device's memory, for the same

@@ -21,9 +21,9 @@ from ddkit.formation import Formation
 from ddkit.groups import Groups
 from ddkit.home import write_atomically
 from ddkit.options import checked
-from ddkit.place import Place, Source
 from ddkit.real import RealImages
-from ddkit.specs import SyntheticSpec
+from ddkit.recipes.place import Place, Source
+from ddkit.recipes.sections import SyntheticSpec
 from ddkit.whitening import Whitening
 
 FORMAT = 1

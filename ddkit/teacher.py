@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot, softmax
 
 from ddkit.nets import ProxyPool
+from ddkit.recipes.sections import TeacherSpec
 from ddkit.report import Reporter
 from ddkit.runtime import Runtime
-from ddkit.specs import TeacherSpec
 
 
 class Teacher:

@@ -15,10 +15,10 @@ from ddkit.fresh import Networks, build
 from ddkit.method import Method
 from ddkit.nets import ProxyPool
 from ddkit.real import RealImages
+from ddkit.recipes.sections import Part, ProxySpec, SyntheticSpec
 from ddkit.report import Silent
 from ddkit.run import Run, Term
 from ddkit.runtime import Runtime
-from ddkit.specs import Part, ProxySpec, SyntheticSpec
 from ddkit.streams import generator
 from ddkit.synthetic import initial
 

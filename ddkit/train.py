@@ -12,9 +12,9 @@ from torch.optim import SGD, AdamW, Optimizer
 from ddkit import streams
 from ddkit.augment import draw_per_image
 from ddkit.data import DataInfo, ImageSource
+from ddkit.recipes.sections import TrainSpec
 from ddkit.report import Reporter
 from ddkit.runtime import Runtime
-from ddkit.specs import TrainSpec
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Row numbers (int64 [n], CPU) to normalised images [n,C,H,W] and targets, on the device.

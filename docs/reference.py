@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ddkit import plugins, reference
+from ddkit import plugins
+from ddkit.recipes import reference
 
 FOLDER = Path(__file__).parent / "reference"
 

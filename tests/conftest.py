@@ -83,7 +83,7 @@ TINY_POOL = {"backbone": {"name": "convnet", "width": 8, "depth": 2}, "count": 2
 @pytest.fixture
 def tiny_recipe() -> Callable[..., Any]:
     """A function from changed sections to a recipe that runs in a moment."""
-    from ddkit.recipe import Recipe
+    from ddkit.recipes.recipe import Recipe
 
     return lambda **changes: Recipe.parse(recipe_table(**changes))
 
@@ -105,7 +105,7 @@ def recipe_file(tmp_path: Path) -> Callable[..., Path]:
 def run_folder(tmp_path_factory: pytest.TempPathFactory, loaded: Any) -> Path:
     """A finished run on digits, of two images per class."""
     from ddkit.distillation import run_recipe
-    from ddkit.recipe import Recipe
+    from ddkit.recipes.recipe import Recipe
     from ddkit.report import Silent
 
     out = tmp_path_factory.mktemp("runs") / "tiny"

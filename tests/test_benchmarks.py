@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from ddkit import shipped
-from ddkit.recipe import Recipe
+from ddkit.recipes import catalog
+from ddkit.recipes.recipe import Recipe
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
@@ -110,7 +110,7 @@ def test_every_job_of_the_validation_is_a_recipe(quick: bool, scripts: None):
 def test_a_recipes_heading_is_read_to_its_end(scripts: None):
     from validate import heading
 
-    text = shipped.recipes()["ncfm-cifar10-ipc50"].read_text(encoding="utf-8")
+    text = catalog.recipes()["ncfm-cifar10-ipc50"].read_text(encoding="utf-8")
     assert heading(text, "Reported").startswith("77.4 with the sampling network")
     assert heading(text, "Reported").endswith(
         "74.2 without both (the paper's ablation), which is this setting."

@@ -15,7 +15,7 @@ from conftest import tree
 from ddkit.checkpoint import RunFolder, identity, new_folder, newest_set
 from ddkit.errors import CheckpointError
 from ddkit.home import write_atomically
-from ddkit.recipe import Recipe
+from ddkit.recipes.recipe import Recipe
 from ddkit.testing import Bench
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ddkit.cli import cli
-from ddkit.recipe import Recipe
+from ddkit.recipes.recipe import Recipe
 
 NAMES = {"grid.png", "metrics.jsonl", "recipe.toml", "run.json", "synthetic.safetensors"}
 

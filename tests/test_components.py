@@ -16,10 +16,10 @@ from ddkit.compose import compose
 from ddkit.distillation import prepare
 from ddkit.errors import IncompatibleError
 from ddkit.options import schema
-from ddkit.recipe import Recipe
+from ddkit.recipes.recipe import Recipe
+from ddkit.recipes.sections import SyntheticSpec
 from ddkit.report import Silent
 from ddkit.runtime import open_runtime
-from ddkit.specs import SyntheticSpec
 from ddkit.tiny import stand_in, tiny_dataset
 
 LOADED = plugins.load()

@@ -25,7 +25,7 @@ from ddkit.errors import (
     RecipeError,
 )
 from ddkit.options import schema
-from ddkit.recipe import Recipe
+from ddkit.recipes.recipe import Recipe
 from ddkit.regularizer import Match
 from ddkit.report import JsonLines, Metrics, Silent, Tee
 from ddkit.run import Run

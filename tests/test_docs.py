@@ -16,10 +16,10 @@ import click
 import pytest
 from conftest import ROOT
 
-from ddkit import shipped
 from ddkit.cli import cli
-from ddkit.recipe import Recipe
-from ddkit.resolution import check_names
+from ddkit.recipes import catalog
+from ddkit.recipes.recipe import Recipe
+from ddkit.recipes.resolution import check_names
 
 PAGES = [ROOT / "README.md"]
 PAGES += sorted(p for folder in ("docs", "examples") for p in (ROOT / folder).rglob("*.md"))
@@ -102,7 +102,7 @@ COMMANDS = [(b, words) for b in blocks("bash") for words in commands(b.text)]
 def test_every_command_of_the_documentation_exists_with_its_options(block: Block, words: list[str]):
     name, values = resolved(words)
     recipe = values.get("recipe")
-    if name == "ddkit distill" and recipe in shipped.recipes():
+    if name == "ddkit distill" and recipe in catalog.recipes():
         Recipe.load(str(recipe), values["settings"])  # type: ignore[arg-type]
     elif name == "ddkit distill" and isinstance(recipe, str) and "." not in recipe:
         pytest.fail(f"{block}: no shipped recipe is called {recipe}")

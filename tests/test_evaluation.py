@@ -21,9 +21,9 @@ from ddkit.errors import CheckpointError, DDKitError, IncompatibleError, RecipeE
 from ddkit.evaluation import Result, Scope, Verdict, evaluate
 from ddkit.formation import Formation
 from ddkit.nets import ProxyPool
+from ddkit.recipes.sections import EvalSpec, Part, TeacherSpec, TrainSpec
 from ddkit.report import Metrics, Silent
 from ddkit.runtime import Runtime
-from ddkit.specs import EvalSpec, Part, TeacherSpec, TrainSpec
 from ddkit.synthetic import SyntheticSet
 from ddkit.teacher import Teacher
 from ddkit.testing import tiny_dataset
@@ -250,8 +250,8 @@ def test_a_teacher_of_the_recipe_is_trained_once_and_serves_from_the_cache(
 
 
 def test_a_teacher_without_epochs_of_its_own_is_refused():
-    from ddkit.place import Place, Source
-    from ddkit.recipe import eval_spec
+    from ddkit.recipes.place import Place, Source
+    from ddkit.recipes.recipe import eval_spec
 
     place = Place(Source("test"), "eval")
     with pytest.raises(RecipeError, match="hard_epochs: 100 leaves none of 50 epochs"):
@@ -334,8 +334,8 @@ def test_the_spread_is_the_sample_standard_deviation():
 
 
 def test_the_verdict_names_what_departs_from_its_protocol():
-    from ddkit.place import Place, Source
-    from ddkit.recipe import eval_spec
+    from ddkit.recipes.place import Place, Source
+    from ddkit.recipes.recipe import eval_spec
 
     place = Place(Source("test"))
     assert Verdict(eval_spec({"protocol": "dm"}, place)).protocol == "dm"

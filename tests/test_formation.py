@@ -105,7 +105,7 @@ def test_bound_gives_no_class_more_images_than_the_bound_or_than_it_stores(bound
 
 def test_a_bound_that_binds_nothing_is_refused():
     from ddkit.errors import IncompatibleError
-    from ddkit.recipe import Recipe
+    from ddkit.recipes.recipe import Recipe
     from ddkit.requirements import check_synthetic
 
     def recipe(*changes: str) -> Recipe:

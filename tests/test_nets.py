@@ -15,9 +15,9 @@ from ddkit.data import DataInfo, Dataset, MemoryImages
 from ddkit.errors import CheckpointError, DivergedError, Interrupted
 from ddkit.fresh import Networks, build
 from ddkit.nets import ProxyPool, RawInput
+from ddkit.recipes.sections import Part, ProxySpec
 from ddkit.report import Metrics, Silent
 from ddkit.runtime import Runtime
-from ddkit.specs import Part, ProxySpec
 from ddkit.testing import stand_in
 from ddkit.train import accuracy
 

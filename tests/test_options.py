@@ -25,7 +25,7 @@ from ddkit.options import (
     describe,
     schema,
 )
-from ddkit.place import Place, Source
+from ddkit.recipes.place import Place, Source
 
 HERE = Place(Source("mine.toml"), "part")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ddkit.place import Place, Source
+from ddkit.recipes.place import Place, Source
 
 TEXT = """\
 # method = "in a comment"

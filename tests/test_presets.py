@@ -4,8 +4,8 @@ import pytest
 
 from ddkit.api import stored_spec
 from ddkit.errors import RecipeError
-from ddkit.recipe import Recipe
-from ddkit.specs import Part
+from ddkit.recipes.recipe import Recipe
+from ddkit.recipes.sections import Part
 
 PRESET = 'eval.presets={"timm/vit_*"={optimizer="adamw",lr=1e-3}}'
 

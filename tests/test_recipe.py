@@ -10,14 +10,14 @@ import pytest
 import tomli_w
 from conftest import ROOT, recipe_table
 
-from ddkit import shipped
 from ddkit.compose import make_method, make_terms
 from ddkit.errors import RecipeError
-from ddkit.place import Place, Source
-from ddkit.recipe import Recipe, as_part, deviations, eval_spec, load_protocol
+from ddkit.recipes import catalog
+from ddkit.recipes.place import Place, Source
+from ddkit.recipes.recipe import Recipe, as_part, deviations, eval_spec, load_protocol
+from ddkit.recipes.resolution import check_names
+from ddkit.recipes.sections import Part, ProxySpec
 from ddkit.requirements import check_requirements
-from ddkit.resolution import check_names
-from ddkit.specs import Part, ProxySpec
 
 FULL = """\
 seed = 3
@@ -98,7 +98,7 @@ def test_parsing_leaves_the_table_as_it_was():
     assert table == recipe_table()
 
 
-@pytest.mark.parametrize("name", shipped.recipes())
+@pytest.mark.parametrize("name", catalog.recipes())
 def test_every_shipped_recipe_composes_by_name_and_survives_its_table(name: str, loaded: Any):
     recipe = Recipe.load(name)
     assert Recipe.parse(recipe.table()) == recipe
@@ -106,16 +106,16 @@ def test_every_shipped_recipe_composes_by_name_and_survives_its_table(name: str,
     check_requirements(recipe, make_method(recipe, loaded), make_terms(recipe, loaded))
 
 
-@pytest.mark.parametrize("name", shipped.recipes())
+@pytest.mark.parametrize("name", catalog.recipes())
 def test_every_shipped_recipe_opens_with_its_source_its_figures_and_its_command(name: str):
-    text = shipped.recipes()[name].read_text(encoding="utf-8")
+    text = catalog.recipes()[name].read_text(encoding="utf-8")
     head = text.partition("\nseed")[0]
     assert all(line.startswith("#") for line in head.splitlines() if line)
     for word in ("Setting", "eported", f"ddkit distill {name}"):
         assert word in head
 
 
-@pytest.mark.parametrize("name", shipped.protocols())
+@pytest.mark.parametrize("name", catalog.protocols())
 def test_every_protocol_resolves_and_departs_from_nothing(name: str):
     place = Place(Source("test"))
     spec = eval_spec({"protocol": name}, place)
@@ -131,7 +131,7 @@ def test_what_departs_from_a_protocol_is_named():
 
 def test_shipped_recipes_are_those_of_the_checkout():
     assert {p.name for p in (ROOT / "recipes").glob("*.toml")} == {
-        p.name for p in shipped.recipes().values()
+        p.name for p in catalog.recipes().values()
     }
 
 

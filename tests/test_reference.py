@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ddkit import reference
 from ddkit.plugins import KINDS
+from ddkit.recipes import reference
 
 DOCS = Path(__file__).parent.parent / "docs"
 

@@ -7,11 +7,11 @@ from torch import nn
 from ddkit.distillation import run_recipe
 from ddkit.errors import RecipeError
 from ddkit.real import RealImages
-from ddkit.recipe import Recipe
+from ddkit.recipes.recipe import Recipe
+from ddkit.recipes.resolution import plain
+from ddkit.recipes.sections import EvalSpec, Part, TrainSpec
 from ddkit.report import Silent
-from ddkit.resolution import plain
 from ddkit.runtime import Runtime
-from ddkit.specs import EvalSpec, Part, TrainSpec
 from ddkit.synthetic import SyntheticSet
 from ddkit.train import fit
 

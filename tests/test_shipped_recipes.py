@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddkit import shipped
 from ddkit.compose import compose
 from ddkit.data import DataInfo, Dataset
-from ddkit.recipe import Recipe
+from ddkit.recipes import catalog
+from ddkit.recipes.recipe import Recipe
 from ddkit.runtime import Runtime
 
 SHAPES = {
@@ -54,14 +54,14 @@ def stand_in(recipe):
     return Dataset(info, source, source)
 
 
-@pytest.mark.parametrize("name", list(shipped.recipes()))
+@pytest.mark.parametrize("name", list(catalog.recipes()))
 def test_every_shipped_recipe_composes_on_data_of_its_shape(name, loaded):
     recipe = Recipe.load(name)
     compose(recipe, loaded, Runtime(torch.device("cpu")), stand_in(recipe))
     assert Recipe.parse(recipe.table()) == recipe
 
 
-@pytest.mark.parametrize("path", shipped.recipes().values(), ids=lambda p: Path(p).stem)
+@pytest.mark.parametrize("path", catalog.recipes().values(), ids=lambda p: Path(p).stem)
 def test_every_shipped_recipe_opens_with_paper_setting_accuracy_and_command(path):
     text = path.read_text(encoding="utf-8")
     head = text[: text.index("\nseed")]

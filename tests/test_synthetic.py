@@ -18,7 +18,7 @@ from ddkit.data import Dataset
 from ddkit.errors import CheckpointError, DDKitError, RecipeError
 from ddkit.formation import Formation
 from ddkit.real import RealImages
-from ddkit.specs import SyntheticSpec
+from ddkit.recipes.sections import SyntheticSpec
 from ddkit.synthetic import SyntheticSet, initial
 
 CPU = torch.device("cpu")

@@ -16,12 +16,12 @@ from torch.nn.functional import one_hot
 from ddkit.api import stored_spec
 from ddkit.data import Dataset
 from ddkit.nets import ProxyPool
-from ddkit.place import Place, Source
-from ddkit.recipe import eval_spec, eval_table
+from ddkit.recipes.place import Place, Source
+from ddkit.recipes.recipe import eval_spec, eval_table
+from ddkit.recipes.resolution import full
+from ddkit.recipes.sections import Part, TeacherSpec
 from ddkit.report import Silent
-from ddkit.resolution import full
 from ddkit.runtime import Runtime
-from ddkit.specs import Part, TeacherSpec
 from ddkit.synthetic import SyntheticSet
 from ddkit.teacher import Teacher, corrected
 from ddkit.tiny import CPU, stand_in

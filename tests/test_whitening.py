@@ -6,9 +6,9 @@ import torch
 from ddkit.data import DataInfo, Dataset, MemoryImages
 from ddkit.errors import DataError, IncompatibleError, RecipeError
 from ddkit.evaluation import check_data
-from ddkit.place import Place, Source
 from ddkit.real import make_dataset
-from ddkit.specs import Part
+from ddkit.recipes.place import Place, Source
+from ddkit.recipes.sections import Part
 from ddkit.synthetic import SyntheticSet
 from ddkit.whitening import fit, whitened
 
@@ -68,7 +68,7 @@ def test_pixel_space_and_whitening_are_refused_together(cli_recipe_with_zca):
 
 @pytest.fixture
 def cli_recipe_with_zca(loaded):
-    from ddkit.recipe import Recipe
+    from ddkit.recipes.recipe import Recipe
     from ddkit.requirements import check_synthetic
 
     overrides = ["dataset.zca=true", "synthetic.space=pixel"]

@@ -27,7 +27,7 @@ def list_(context: click.Context, kind: str, name: str | None, as_json: bool) ->
     if kind == "recipes":
         context.invoke(list_recipes, as_json=as_json)
         return
-    from ddkit import reference
+    from ddkit.recipes import reference
 
     registry = getattr(options.load_plugins(), kind)
     chosen = registry

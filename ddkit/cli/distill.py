@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ddkit.cli.progress import Terminal
     from ddkit.distillation import Outcome
     from ddkit.plugins import Plugins
-    from ddkit.recipe import Recipe
+    from ddkit.recipes.recipe import Recipe
 
 
 @click.command()
@@ -49,7 +49,7 @@ def distill(
     if device is not None:
         settings = (*settings, f'runtime.device="{device}"')
 
-    from ddkit.recipe import Recipe
+    from ddkit.recipes.recipe import Recipe
 
     parsed = Recipe.load(path, settings)
     loaded = options.load_plugins()

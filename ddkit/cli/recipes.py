@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from ddkit import shipped
 from ddkit.cli import options
 from ddkit.errors import CheckpointError, RecipeError, near
+from ddkit.recipes import catalog
 
 
 @click.group()
@@ -31,7 +31,7 @@ def list_(as_json: bool) -> None:
     Example:
       ddkit recipes list
     """
-    titles = {name: _title(path) for name, path in shipped.recipes().items()}
+    titles = {name: _title(path) for name, path in catalog.recipes().items()}
     if as_json:
         rows = [{"name": name, "title": title} for name, title in titles.items()]
         click.echo(json.dumps(rows, indent=2))
@@ -77,7 +77,7 @@ def copy(name: str, dest: Path | None, force: bool) -> None:
 
 
 def _find(name: str) -> Path:
-    files = shipped.recipes()
+    files = catalog.recipes()
     if name not in files:
         hint = near(name, files) or "; `ddkit recipes list` shows them"
         raise RecipeError(f"no shipped recipe is called {name!r}{hint}")

@@ -23,10 +23,10 @@ from ddkit.errors import IncompatibleError, RecipeError
 from ddkit.gradients import Gradients, check_twice_differentiable
 from ddkit.method import Method
 from ddkit.options import Count, Momentum, Positive
+from ddkit.recipes.sections import SyntheticSpec, TrainSpec
 from ddkit.regularizer import FIELDS
 from ddkit.report import Metrics, Silent
 from ddkit.run import Run, added
-from ddkit.specs import SyntheticSpec, TrainSpec
 from ddkit.train import fit
 from ddkit_methods.gradient_matching import Comparison, row_cosines
 

@@ -22,10 +22,10 @@ from ddkit.gradients import Gradients, check_twice_differentiable
 from ddkit.groups import Groups
 from ddkit.method import Method
 from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Whole
+from ddkit.recipes.sections import ProxySpec, SyntheticSpec, TrainSpec
 from ddkit.regularizer import FIELDS
 from ddkit.report import Metrics, Silent
 from ddkit.run import Run, added
-from ddkit.specs import ProxySpec, SyntheticSpec, TrainSpec
 from ddkit.sweep import ClassSweep
 from ddkit.train import fit, make_optimizer
 from ddkit_methods.gradient_matching import Comparison, row_cosines

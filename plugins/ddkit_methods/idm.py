@@ -18,9 +18,9 @@ from ddkit.data import DataInfo
 from ddkit.errors import RecipeError
 from ddkit.method import Method
 from ddkit.options import Count, Momentum, NonNegative, Positive
+from ddkit.recipes.sections import SyntheticSpec
 from ddkit.report import Metrics
 from ddkit.run import Run, added
-from ddkit.specs import SyntheticSpec
 from ddkit.sweep import ClassSweep
 from ddkit_methods.class_losses import classification, mean_matching
 from ddkit_methods.idm_queue import Queue, Training

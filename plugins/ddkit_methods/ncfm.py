@@ -20,9 +20,9 @@ from ddkit.errors import RecipeError
 from ddkit.groups import Groups
 from ddkit.method import Method
 from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Whole
+from ddkit.recipes.sections import ProxySpec, SyntheticSpec
 from ddkit.report import Metrics
 from ddkit.run import Run, added
-from ddkit.specs import ProxySpec, SyntheticSpec
 from ddkit.sweep import AdamWSweep, ClassSweep
 from ddkit_methods.class_losses import classification
 from ddkit_methods.modes import Modes, check_modes, of_mode

@@ -13,8 +13,8 @@ from wide import ragged, wide_run
 from ddkit.augment import draw_per_class
 from ddkit.backbone import embed, look
 from ddkit.groups import Groups
+from ddkit.recipes.sections import SyntheticSpec
 from ddkit.run import Run
-from ddkit.specs import SyntheticSpec
 from ddkit.testing import Bench
 from ddkit_methods.dm import DM
 

@@ -20,10 +20,10 @@ from ddkit.compose import compose
 from ddkit.errors import IncompatibleError, RecipeError
 from ddkit.gradients import class_gradients, matched, stacked_gradients
 from ddkit.groups import Groups
+from ddkit.recipes.sections import SyntheticSpec, TrainSpec
 from ddkit.report import Silent
 from ddkit.run import Run, Term
 from ddkit.runtime import Runtime
-from ddkit.specs import SyntheticSpec, TrainSpec
 from ddkit.streams import derive
 from ddkit.testing import Bench, check_method
 from ddkit.tiny import stand_in, tiny_dataset

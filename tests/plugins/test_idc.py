@@ -17,10 +17,10 @@ from ddkit.errors import IncompatibleError
 from ddkit.formation import Formation
 from ddkit.groups import Groups
 from ddkit.real import RealImages
+from ddkit.recipes.sections import SyntheticSpec
 from ddkit.report import Silent
 from ddkit.run import Run, Term
 from ddkit.runtime import Runtime
-from ddkit.specs import SyntheticSpec
 from ddkit.streams import derive
 from ddkit.synthetic import SyntheticSet
 from ddkit.testing import Bench, check_method

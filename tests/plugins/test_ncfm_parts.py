@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from ddkit.errors import RecipeError
 from ddkit.groups import Groups
 from ddkit.real import RealImages
-from ddkit.specs import SyntheticSpec
+from ddkit.recipes.sections import SyntheticSpec
 from ddkit.sweep import AdamWSweep
 from ddkit.synthetic import check_ipc, initial
 from ddkit.testing import tiny_dataset

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ddkit import shipped
-from ddkit.recipe import Recipe
-from ddkit.resolution import resolved
-from ddkit.specs import TrainSpec
+from ddkit.recipes import catalog
+from ddkit.recipes.recipe import Recipe
+from ddkit.recipes.resolution import resolved
+from ddkit.recipes.sections import TrainSpec
 from ddkit_methods.modes import of_mode
 from ddkit_methods.ncfm import MODES, NCFM
 
@@ -78,4 +78,4 @@ def test_every_published_configuration_is_shipped(
 
 def test_there_are_21():
     assert len(CONFIGURATIONS) == 21
-    assert {f"ncfm-{name}" for name, *_ in CONFIGURATIONS} <= set(shipped.recipes())
+    assert {f"ncfm-{name}" for name, *_ in CONFIGURATIONS} <= set(catalog.recipes())

@@ -11,11 +11,11 @@ from ddkit.errors import RecipeError, near
 def folder() -> Path:
     """Return the folder of shipped recipes.
 
-    A wheel holds it as ``ddkit/recipes``; an editable install does not see force-included files,
-    so there it is ``recipes/`` beside the package.
+    A wheel holds it as ``ddkit/recipes/shipped``; an editable install does not see force-included
+    files, so there it is ``recipes/`` beside the package.
     """
-    inside = Path(__file__).parent / "recipes"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "recipes"
+    inside = Path(__file__).parent / "shipped"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "recipes"
 
 
 def recipes() -> dict[str, Path]:

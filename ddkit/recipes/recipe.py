@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ddkit import shipped
 from ddkit.errors import RecipeError, near
 from ddkit.options import Count, NonNegative, Whole, checked, convert
-from ddkit.place import Place, Source
-from ddkit.specs import (
+from ddkit.recipes import catalog
+from ddkit.recipes.place import Place, Source
+from ddkit.recipes.sections import (
     EvalSpec,
     Part,
     ProxySpec,
@@ -53,7 +53,7 @@ class Recipe:
         Raises:
             RecipeError: no such file or name, not TOML, an unknown key, a wrong type or range.
         """
-        file = shipped.find_recipe(path)
+        file = catalog.find_recipe(path)
         try:
             text = file.read_text(encoding="utf-8")
             table = tomllib.loads(text)
@@ -172,7 +172,7 @@ def load_protocol(name: str, place: Place, backbone: Any = "convnet") -> EvalSpe
     Raises:
         RecipeError: there is none of that name.
     """
-    files = shipped.protocols()
+    files = catalog.protocols()
     if name not in files:
         hint = near(name, files) or f"; there are: {_and(files)}"
         raise RecipeError(f"{place}: no protocol is called {name!r}{hint}")

@@ -8,10 +8,10 @@ from typing import Any
 
 from ddkit.errors import DDKitError, PluginError, RecipeError
 from ddkit.options import checked, convert, defaults
-from ddkit.place import Place
 from ddkit.plugins import Component, Plugins, Registry
-from ddkit.recipe import Recipe
-from ddkit.specs import EvalSpec, Part
+from ddkit.recipes.place import Place
+from ddkit.recipes.recipe import Recipe
+from ddkit.recipes.sections import EvalSpec, Part
 
 
 def check_names(recipe: Recipe, plugins: Plugins) -> None:
