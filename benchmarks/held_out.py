@@ -23,8 +23,8 @@ from ddkit.data import Dataset, MemoryImages
 from ddkit.real import make_dataset
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.resolution import split_zca
-from ddkit.report import Silent
-from ddkit.streams import generator
+from ddkit.reporter import Silent
+from ddkit.runtime.randomness import generator
 
 
 def main() -> None:

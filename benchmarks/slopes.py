@@ -20,8 +20,8 @@ from ddkit import plugins
 from ddkit.compose import compose
 from ddkit.distillation import prepare
 from ddkit.recipes.recipe import Recipe
-from ddkit.report import Silent
-from ddkit.runtime import open_runtime
+from ddkit.reporter import Silent
+from ddkit.runtime.device import open_runtime
 
 POOL = 'proxies={backbone={name="resnet18",width=16},count=3,epochs=5,weight_decay=5e-4}'
 

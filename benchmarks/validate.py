@@ -30,7 +30,7 @@ from ddkit.errors import DDKitError, Interrupted
 from ddkit.evaluation import Scope
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import Part
-from ddkit.runtime import open_runtime
+from ddkit.runtime.device import open_runtime
 
 FIRST = ("dm", "dm-iid", "ncfm", "ncfm-net", "idm-iid")
 JUDGES = ("alexnet", "vgg11", "resnet18")

@@ -24,8 +24,8 @@ from ddkit.recipes.place import Place, Source
 from ddkit.recipes.recipe import Recipe, as_part, eval_spec, override
 from ddkit.recipes.resolution import full, plain, split_zca
 from ddkit.recipes.sections import EvalSpec, Part, RuntimeSpec, TeacherSpec
-from ddkit.report import Reporter, Silent
-from ddkit.runtime import Runtime, open_runtime
+from ddkit.reporter import Reporter, Silent
+from ddkit.runtime.device import Runtime, open_runtime
 from ddkit.synthetic import SyntheticSet
 from ddkit.teacher import Teacher
 

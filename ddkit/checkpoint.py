@@ -14,12 +14,12 @@ from typing import Any
 import tomli_w
 import torch
 
-from ddkit import home
 from ddkit.errors import CheckpointError
-from ddkit.home import write_atomically, write_text
 from ddkit.method import Method
 from ddkit.recipes.recipe import Recipe
 from ddkit.run import Run
+from ddkit.runtime import storage
+from ddkit.runtime.storage import write_atomically, write_text
 
 SET, RECIPE, METRICS, GRID = "synthetic.safetensors", "recipe.toml", "metrics.jsonl", "grid.png"
 STATUS, CHECKPOINT, VERDICT = "run.json", "checkpoint.pt", "eval.json"
@@ -93,7 +93,7 @@ class RunFolder:
         """
         if os.path.exists(self.path) and not os.path.isdir(self.path):  # noqa: PTH110, PTH112
             raise CheckpointError(f"{self.path}: is a file; give a folder")
-        if not os.access(home.existing(self.path), os.W_OK | os.X_OK):
+        if not os.access(storage.existing(self.path), os.W_OK | os.X_OK):
             raise CheckpointError(f"{self.path}: cannot be written: permission denied")
         status = self.status()
         if status and status.get("identity") != run_identity:

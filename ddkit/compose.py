@@ -19,7 +19,7 @@ from ddkit.recipes.resolution import check_names, judging, resolve, resolved
 from ddkit.regularizer import FIELDS, Regularizer
 from ddkit.requirements import check_method, check_requirements, check_synthetic
 from ddkit.run import Term
-from ddkit.runtime import Runtime
+from ddkit.runtime.device import Runtime
 from ddkit.synthetic import check_ipc
 
 

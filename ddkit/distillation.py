@@ -10,11 +10,10 @@ from pathlib import Path
 
 import torch
 
-from ddkit import pictures, streams
+from ddkit import pictures
 from ddkit.checkpoint import GRID, RunFolder, identity, new_folder
 from ddkit.compose import Composition, compose
 from ddkit.data import Dataset
-from ddkit.divergence import Divergence
 from ddkit.errors import DivergedError, Interrupted
 from ddkit.fresh import Networks
 from ddkit.nets import ProxyPool
@@ -23,9 +22,12 @@ from ddkit.plugins import Plugins
 from ddkit.real import RealImages
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import ProxySpec
-from ddkit.report import JsonLines, Reporter, Tee
+from ddkit.reporter import Reporter
 from ddkit.run import Run
-from ddkit.runtime import Runtime, open_runtime
+from ddkit.runtime import randomness
+from ddkit.runtime.device import Runtime, open_runtime
+from ddkit.runtime.divergence import Divergence
+from ddkit.runtime.progress import JsonLines, Tee
 from ddkit.synthetic import SyntheticSet, initial
 
 CHECK_SECONDS = 2.0  # between looks at the device's flag of non-finite values
@@ -125,7 +127,7 @@ def _loop(run: Run, parts: Composition, folder: RunFolder, key: str, reporter: R
     try:
         for i in range(done, total):
             before, run.at = run.real.drawn, i
-            with streams.global_generator(run.seed, "layers", i, device=run.runtime.device):
+            with randomness.global_generator(run.seed, "layers", i, device=run.runtime.device):
                 metrics = method.step(run, i)
             try:  # an interrupt inside of a step leaves nothing to save
                 both.advance(metrics, run.real.drawn - before)

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddkit import streams
 from ddkit.data import Dataset
 from ddkit.errors import IncompatibleError
 from ddkit.formation import Formation
@@ -19,8 +18,9 @@ from ddkit.fresh import Build, build
 from ddkit.real import RealImages
 from ddkit.recipes.recipe import deviations
 from ddkit.recipes.sections import EvalSpec, Part, TrainSpec
-from ddkit.report import Reporter
-from ddkit.runtime import Runtime
+from ddkit.reporter import Reporter
+from ddkit.runtime import randomness
+from ddkit.runtime.device import Runtime
 from ddkit.synthetic import SyntheticSet
 from ddkit.teacher import Teacher
 from ddkit.train import accuracy, epochs, fit
@@ -183,7 +183,7 @@ class _Judge:
         """
         device = self.runtime.device
         net: nn.Module = build(self.make, device, 0, f"judge {self.arch}", k)
-        seed = streams.derive(0, f"judge-training {self.arch}", k)
+        seed = randomness.derive(0, f"judge-training {self.arch}", k)
         images, targets = made.training()
         total, hard_from, classes = epochs(self.spec), -1, targets
         every = self.scope.best_every or total

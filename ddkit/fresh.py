@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ddkit import streams
 from ddkit.backbone import embed, freeze
 from ddkit.data import DataInfo
 from ddkit.errors import IncompatibleError
@@ -18,6 +17,7 @@ from ddkit.plugins import Plugins
 from ddkit.recipes.place import Place
 from ddkit.recipes.resolution import resolve
 from ddkit.recipes.sections import Part, ProxySpec
+from ddkit.runtime import randomness
 
 if TYPE_CHECKING:
     from ddkit.nets import ProxyPool
@@ -27,7 +27,7 @@ Build = Callable[[], nn.Module]
 
 def build(make: Build, device: torch.device, seed: int, stream: str, *counters: int) -> nn.Module:
     """Return a network whose initial weights are a function of seed, stream and counters."""
-    with streams.global_generator(seed, stream, *counters):
+    with randomness.global_generator(seed, stream, *counters):
         net = make()
     return net.to(device)
 

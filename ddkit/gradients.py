@@ -19,7 +19,7 @@ from ddkit.backbone import has_batch_statistics
 from ddkit.data import DataInfo
 from ddkit.errors import IncompatibleError
 from ddkit.groups import Groups
-from ddkit.runtime import Runtime
+from ddkit.runtime.device import Runtime
 
 Gradients = tuple[Tensor, ...]
 """One tensor for each parameter, in the order of ``net.parameters()``; where they are of several

@@ -9,7 +9,7 @@ from torch import nn
 
 from ddkit.data import DataInfo
 from ddkit.recipes.sections import SyntheticSpec
-from ddkit.report import Metrics
+from ddkit.reporter import Metrics
 
 if TYPE_CHECKING:
     from ddkit.run import Run

@@ -14,7 +14,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ddkit import home, streams
 from ddkit.backbone import freeze
 from ddkit.data import DataInfo, Dataset
 from ddkit.errors import DataError, DivergedError
@@ -22,8 +21,10 @@ from ddkit.fresh import Build, build
 from ddkit.groups import Groups
 from ddkit.real import RealImages
 from ddkit.recipes.sections import ProxySpec, TrainSpec
-from ddkit.report import Reporter, Silent
-from ddkit.runtime import Runtime
+from ddkit.reporter import Reporter, Silent
+from ddkit.runtime import randomness, storage
+from ddkit.runtime.device import Runtime
+from ddkit.runtime.progress import duration
 from ddkit.train import accuracy, epochs, fit
 
 CACHE_FORMAT = 1
@@ -72,7 +73,7 @@ class ProxyPool:
         self._states: dict[int, dict[str, Tensor]] = {}
         self.accuracies: dict[int, float] = {}
         """By number, the share of test images that a loaded network has right, 0 to 1."""
-        self.folder = home.cache("networks") / self._key()
+        self.folder = storage.cache("networks") / self._key()
 
     def _raw(self, make: Build) -> Build:
         return lambda: RawInput(make(), self.info)
@@ -97,7 +98,7 @@ class ProxyPool:
         """Train what is missing, after saying what it will cost; each network is kept at once."""
         missing = self.missing()
         if missing:
-            home.check_writable(self._path(missing[0]))
+            storage.check_writable(self._path(missing[0]))
             seconds = self._price() * len(missing)
             reporter.note(
                 f"proxies: {len(missing)} of {self.spec.count} x {self.spec.backbone} to train, "
@@ -129,7 +130,7 @@ class ProxyPool:
 
     def draw(self, *counters: int) -> nn.Module:
         """Return a uniformly drawn member of the pool, frozen; the same module every time."""
-        rng = streams.generator(self._seed, "proxies", *counters)
+        rng = randomness.generator(self._seed, "proxies", *counters)
         return self.member(int(torch.randint(self.spec.count, (), generator=rng)))
 
     def member(self, index: int) -> nn.Module:
@@ -156,7 +157,7 @@ class ProxyPool:
         net = self._new(index)
         spec = self.spec.training()
         fetch, count = self._fetcher(index)
-        seed = streams.derive(self.spec.seed, "proxy-training", index)
+        seed = randomness.derive(self.spec.seed, "proxy-training", index)
         fit(net, fetch, count, spec, seed, self._runtime, reporter)
         if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
             raise DivergedError(
@@ -166,7 +167,7 @@ class ProxyPool:
         tested = accuracy(net, self._dataset.test, self.info, self._runtime)
         metadata = {"test_accuracy": f"{tested:.4f}", "data": self._data}
         state = {k: v.cpu().contiguous() for k, v in net.state_dict().items()}
-        home.write_atomically(self._path(index), lambda path: save_file(state, path, metadata))
+        storage.write_atomically(self._path(index), lambda path: save_file(state, path, metadata))
         return tested
 
     def _new(self, index: int) -> nn.Module:
@@ -227,10 +228,3 @@ class ProxyPool:
             self._path(index).unlink(missing_ok=True)
             self._train(index, Silent())
             return self._load(index)
-
-
-def duration(seconds: float) -> str:
-    """Return ``42 s``, ``3 min`` or ``2.5 h``."""
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddkit.errors import DataError
-from ddkit.home import write_atomically
+from ddkit.runtime.storage import write_atomically
 from ddkit.synthetic import SyntheticSet
 
 MARGIN = 2

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ddkit import home
 from ddkit.compose import Composition
 from ddkit.errors import CheckpointError
-from ddkit.runtime import Runtime
+from ddkit.runtime import storage
+from ddkit.runtime.device import Runtime
 
 HEADROOM = 64 << 20  # bytes for metrics, pictures and checkpoints besides the tensors
 
@@ -65,7 +65,7 @@ def _check_free(path: Path, need: int, what: str) -> None:
 def disk_free(path: Path) -> int:
     """Return the free bytes on the disk that `path` is or will be on."""
     try:
-        return shutil.disk_usage(home.existing(path)).free
+        return shutil.disk_usage(storage.existing(path)).free
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be used: {error.strerror}") from None
 

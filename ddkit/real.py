@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddkit import home, streams
 from ddkit.data import Dataset
 from ddkit.errors import DataError
 from ddkit.groups import Groups
@@ -17,6 +16,7 @@ from ddkit.plugins import Plugins
 from ddkit.recipes.place import Place
 from ddkit.recipes.resolution import resolve, split_zca
 from ddkit.recipes.sections import Part
+from ddkit.runtime import randomness, storage
 from ddkit.whitening import whitened
 
 
@@ -27,7 +27,7 @@ def make_dataset(part: Part, plugins: Plugins, place: Place, root: Path | None =
     """
     part, zca = split_zca(part, place)
     component, options = resolve(plugins.datasets, part, place)
-    data: Dataset = bind(component.factory, options, place, root=root or home.data_root())
+    data: Dataset = bind(component.factory, options, place, root=root or storage.data_root())
     return whitened(data) if zca else data
 
 
@@ -119,7 +119,7 @@ class RealImages:
         """Return all image numbers of class `c`, shuffled for the given lap."""
         kept = self._decks.get((stream, c))
         if kept is None or kept[0] != lap:
-            rng = streams.generator(self.seed, f"{stream}-deck", lap, c)
+            rng = randomness.generator(self.seed, f"{stream}-deck", lap, c)
             order = torch.randperm(self.counts[c], generator=rng).to(self.device)
             kept = self._decks[(stream, c)] = (lap, self._table[c][order])
         return kept[1]
@@ -128,7 +128,7 @@ class RealImages:
         """Return drawn image numbers of every class, [C,k]; short classes are filled up."""
         key = (per_class, step, stream)
         if self._last is None or self._last[0] != key:
-            rng = streams.generator(self.seed, stream, step)  # on the CPU, for all devices alike
+            rng = randomness.generator(self.seed, stream, step)  # on the CPU, for all devices alike
             keys = torch.rand(self._table.shape, generator=rng).masked_fill_(self._outside, -1.0)
             chosen = keys.topk(min(per_class, keys.shape[1]), dim=1).indices
             self._last = (key, self._table.gather(1, chosen.to(self.device)))

@@ -7,20 +7,20 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.optim import Optimizer
 
-from ddkit import streams
 from ddkit.augment import Draw
-from ddkit.backbone import embed, has_batch_statistics, look
-from ddkit.divergence import Watch
+from ddkit.backbone import has_batch_statistics, look
 from ddkit.fresh import Networks
 from ddkit.groups import Groups
 from ddkit.nets import ProxyPool
 from ddkit.real import RealImages
 from ddkit.regularizer import Match, Regularizer
-from ddkit.report import Metrics, Reporter
-from ddkit.runtime import Runtime
+from ddkit.reporter import Metrics, Reporter
+from ddkit.runtime import randomness
+from ddkit.runtime.device import Runtime
+from ddkit.runtime.divergence import Watch
+from ddkit.runtime.memory import fitting, saved_bytes
 from ddkit.synthetic import SyntheticSet
 
 
@@ -60,11 +60,11 @@ class Run:
 
     def stream(self, name: str, *counters: int) -> torch.Generator:
         """Return a CPU generator that depends on the run's seed, `name` and `counters` alone."""
-        return streams.generator(self.seed, name, *counters)
+        return randomness.generator(self.seed, name, *counters)
 
     def derive(self, name: str, *counters: int) -> int:
         """Return a 63-bit seed that depends on the same, for what takes no generator."""
-        return streams.derive(self.seed, name, *counters)
+        return randomness.derive(self.seed, name, *counters)
 
     def wants(self, *names: str) -> bool:
         """Whether a regularizer reads one of these `Match` fields."""
@@ -101,7 +101,7 @@ class Run:
         if self.proxies is not None:
             cost += saved_bytes(self.proxies.module, image)  # not draw(): it changes weights
         per_class = images or self.synthetic.ipc * self.synthetic.formation.most
-        return max(1, min(self.num_classes, self.runtime.budget // max(1, cost * per_class)))
+        return fitting(self.runtime.budget, cost * per_class, self.num_classes)
 
     def look_syn(self, net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return local features [N,C,P] and embedding [N,D] of `x`, float32, differentiable."""
@@ -190,21 +190,6 @@ def shown(
         proxy=proxy,
     )
     return match, real_view, view
-
-
-def saved_bytes(net: nn.Module, image: Tensor) -> int:
-    """Return the bytes that autograd keeps to differentiate `net` by one image."""
-    kept = 0
-
-    def count(x: Tensor) -> Tensor:
-        nonlocal kept
-        if not isinstance(x, nn.Parameter):
-            kept += x.numel() * x.element_size()
-        return x
-
-    with saved_tensors_hooks(count, lambda x: x):
-        embed(net, image.clone().requires_grad_())
-    return kept
 
 
 def added(total: Metrics, part: Metrics) -> Metrics:

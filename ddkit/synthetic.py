@@ -14,16 +14,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ddkit import streams
 from ddkit.data import DataInfo
 from ddkit.errors import CheckpointError, RecipeError
 from ddkit.formation import Formation
 from ddkit.groups import Groups
-from ddkit.home import write_atomically
 from ddkit.options import checked
 from ddkit.real import RealImages
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.sections import SyntheticSpec
+from ddkit.runtime import randomness
+from ddkit.runtime.storage import write_atomically
 from ddkit.whitening import Whitening
 
 FORMAT = 1
@@ -238,7 +238,7 @@ def initial(spec: SyntheticSpec, real: RealImages, seed: int) -> SyntheticSet:
     formation = Formation(spec.factor, spec.order, spec.init_resize, spec.kind, bound)
     labels = torch.arange(info.num_classes).repeat_interleave(spec.ipc)
     if spec.init == "noise":
-        rng = streams.generator(seed, "noise")
+        rng = randomness.generator(seed, "noise")
         images = torch.randn(len(labels), *info.shape, generator=rng)
         if spec.space == "pixel":
             images = (images / 4 + 0.5).clamp(0, 1)

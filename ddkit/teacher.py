@@ -10,8 +10,8 @@ from torch.nn.functional import one_hot, softmax
 
 from ddkit.nets import ProxyPool
 from ddkit.recipes.sections import TeacherSpec
-from ddkit.report import Reporter
-from ddkit.runtime import Runtime
+from ddkit.reporter import Reporter
+from ddkit.runtime.device import Runtime
 
 
 class Teacher:

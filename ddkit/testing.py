@@ -24,9 +24,9 @@ from ddkit.groups import Groups
 from ddkit.method import Method
 from ddkit.real import RealImages
 from ddkit.regularizer import FIELDS, Match, Regularizer
-from ddkit.report import Metrics
+from ddkit.reporter import Metrics
 from ddkit.run import Run, Term
-from ddkit.streams import generator, global_generator
+from ddkit.runtime.randomness import generator, global_generator
 from ddkit.synthetic import SyntheticSet
 from ddkit.tiny import CPU, Bench, stand_in, tiny_dataset
 

@@ -16,10 +16,10 @@ from ddkit.method import Method
 from ddkit.nets import ProxyPool
 from ddkit.real import RealImages
 from ddkit.recipes.sections import Part, ProxySpec, SyntheticSpec
-from ddkit.report import Silent
+from ddkit.reporter import Silent
 from ddkit.run import Run, Term
-from ddkit.runtime import Runtime
-from ddkit.streams import generator
+from ddkit.runtime.device import Runtime
+from ddkit.runtime.randomness import generator
 from ddkit.synthetic import initial
 
 CPU = torch.device("cpu")

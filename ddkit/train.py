@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD, AdamW, Optimizer
 
-from ddkit import streams
 from ddkit.augment import draw_per_image
 from ddkit.data import DataInfo, ImageSource
 from ddkit.recipes.sections import TrainSpec
-from ddkit.report import Reporter
-from ddkit.runtime import Runtime
+from ddkit.reporter import Reporter
+from ddkit.runtime import randomness
+from ddkit.runtime.device import Runtime
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Row numbers (int64 [n], CPU) to normalised images [n,C,H,W] and targets, on the device.
@@ -41,7 +41,7 @@ def fit(
     """
     net.train()
     optimizer = optimizer or make_optimizer(net, spec, spec.lr)
-    with streams.global_generator(seed, "layers", device=runtime.device):  # dropout
+    with randomness.global_generator(seed, "layers", device=runtime.device):  # dropout
         for epoch, rate in enumerate(rates(spec)):
             if rate != optimizer.param_groups[0]["lr"]:
                 if spec.schedule == "dc":  # the published loop starts anew here
@@ -68,7 +68,7 @@ def _epoch(
     total = torch.zeros((), device=runtime.device)
     for step, rows in enumerate(batches(count, spec.batch_size, *at)):
         images, targets = fetch(rows)
-        rng = streams.generator(at[0], "train-augment", at[1], step)
+        rng = randomness.generator(at[0], "train-augment", at[1], step)
         images = draw_per_image(spec.augmentation, len(rows), rng).single(images)
         images, other, share = cutmix(images, spec.cutmix, rng)
         with runtime.autocast():
@@ -99,7 +99,7 @@ def rates(spec: TrainSpec) -> list[float]:
 
 def batches(count: int, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
     """Yield a shuffle of the rows in batches, the last short one included."""
-    order = torch.randperm(count, generator=streams.generator(seed, "shuffle", epoch))
+    order = torch.randperm(count, generator=randomness.generator(seed, "shuffle", epoch))
     yield from order.split(size)
 
 

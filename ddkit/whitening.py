@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ddkit import home
 from ddkit.data import Dataset
 from ddkit.errors import DataError
+from ddkit.runtime import storage
 
 LARGEST = 12288  # values per image, 64 x 64 x 3: beyond it the matrix is over half a gigabyte
 
@@ -74,14 +74,14 @@ def fit(images: Tensor, epsilon: float = 0.1) -> Whitening:
 
 def cached_fit(key: str, images: Callable[[], Tensor]) -> Whitening:
     """Return the whitening of `images` (), kept under `key`, which must stand for their content."""
-    path = home.cache("whitening") / f"{key}.safetensors"
+    path = storage.cache("whitening") / f"{key}.safetensors"
     try:
         kept = load_file(path)
         return Whitening(kept["mean"], kept["matrix"])
     except (OSError, SafetensorError, KeyError):  # not there, or damaged: make it again
         made = fit(images())
     tensors = {"mean": made.mean, "matrix": made.matrix.contiguous()}
-    home.write_atomically(path, lambda p: save_file(tensors, p))
+    storage.write_atomically(path, lambda p: save_file(tensors, p))
     return made
 
 

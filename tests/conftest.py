@@ -106,7 +106,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, loaded: Any) -> Path:
     """A finished run on digits, of two images per class."""
     from ddkit.distillation import run_recipe
     from ddkit.recipes.recipe import Recipe
-    from ddkit.report import Silent
+    from ddkit.reporter import Silent
 
     out = tmp_path_factory.mktemp("runs") / "tiny"
     return run_recipe(Recipe.parse(recipe_table()), loaded, Silent(), out).folder.path

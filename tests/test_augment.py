@@ -20,7 +20,7 @@ from ddkit.augment import (
     shift,
 )
 from ddkit.groups import Groups
-from ddkit.streams import generator
+from ddkit.runtime.randomness import generator
 
 ALL = "color_crop_cutout_flip_scale_rotate"
 CHAIN = "chain:color_crop_cutout_flip_scale_rotate"

@@ -14,8 +14,8 @@ from conftest import tree
 
 from ddkit.checkpoint import RunFolder, identity, new_folder, newest_set
 from ddkit.errors import CheckpointError
-from ddkit.home import write_atomically
 from ddkit.recipes.recipe import Recipe
+from ddkit.runtime.storage import write_atomically
 from ddkit.testing import Bench
 
 

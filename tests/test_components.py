@@ -18,8 +18,8 @@ from ddkit.errors import IncompatibleError
 from ddkit.options import schema
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import SyntheticSpec
-from ddkit.report import Silent
-from ddkit.runtime import open_runtime
+from ddkit.reporter import Silent
+from ddkit.runtime.device import open_runtime
 from ddkit.tiny import stand_in, tiny_dataset
 
 LOADED = plugins.load()

@@ -27,8 +27,9 @@ from ddkit.errors import (
 from ddkit.options import schema
 from ddkit.recipes.recipe import Recipe
 from ddkit.regularizer import Match
-from ddkit.report import JsonLines, Metrics, Silent, Tee
+from ddkit.reporter import Metrics, Silent
 from ddkit.run import Run
+from ddkit.runtime.progress import JsonLines, Tee
 from ddkit.synthetic import SyntheticSet
 
 SAME = ("synthetic.safetensors", "metrics.jsonl", "recipe.toml", "grid.png")

@@ -22,8 +22,8 @@ from ddkit.evaluation import Result, Scope, Verdict, evaluate
 from ddkit.formation import Formation
 from ddkit.nets import ProxyPool
 from ddkit.recipes.sections import EvalSpec, Part, TeacherSpec, TrainSpec
-from ddkit.report import Metrics, Silent
-from ddkit.runtime import Runtime
+from ddkit.reporter import Metrics, Silent
+from ddkit.runtime.device import Runtime
 from ddkit.synthetic import SyntheticSet
 from ddkit.teacher import Teacher
 from ddkit.testing import tiny_dataset

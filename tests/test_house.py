@@ -14,7 +14,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
-        "hookspecs backbone",
+        "hookspecs backbone reporter",
         "plugins data",
         "recipes",
         "runtime",
@@ -30,16 +30,14 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "__main__",
     )
 )
-"""Doors and rooms from the ground up. A file imports what stands on a lower floor, or in its room."""
+"""Doors and rooms from the ground up; a file imports lower floors, and its own room."""
 
 FLAT = {
     "options": "recipes",
-    **dict.fromkeys(("home", "streams", "divergence", "report"), "runtime"),
     **dict.fromkeys(("augment", "groups", "whitening", "formation", "synthetic"), "images"),
     **dict.fromkeys(("pictures", "sweep", "real"), "images"),
     **dict.fromkeys(("fresh", "nets", "train", "teacher", "gradients"), "networks"),
     **dict.fromkeys(("compose", "plan", "requirements", "checkpoint", "tiny"), "distillation"),
-    "reporter": "runtime",
 }
 """Where what still stands at the front is going."""
 

@@ -16,8 +16,8 @@ from ddkit.errors import CheckpointError, DivergedError, Interrupted
 from ddkit.fresh import Networks, build
 from ddkit.nets import ProxyPool, RawInput
 from ddkit.recipes.sections import Part, ProxySpec
-from ddkit.report import Metrics, Silent
-from ddkit.runtime import Runtime
+from ddkit.reporter import Metrics, Silent
+from ddkit.runtime.device import Runtime
 from ddkit.testing import stand_in
 from ddkit.train import accuracy
 

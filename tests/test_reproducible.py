@@ -10,8 +10,8 @@ from ddkit.real import RealImages
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.resolution import plain
 from ddkit.recipes.sections import EvalSpec, Part, TrainSpec
-from ddkit.report import Silent
-from ddkit.runtime import Runtime
+from ddkit.reporter import Silent
+from ddkit.runtime.device import Runtime
 from ddkit.synthetic import SyntheticSet
 from ddkit.train import fit
 

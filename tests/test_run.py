@@ -12,10 +12,11 @@ from torch import nn
 from torch.optim import SGD
 
 from ddkit.data import Dataset
-from ddkit.divergence import Divergence
 from ddkit.regularizer import Match, Regularizer
-from ddkit.run import Run, Term, added, saved_bytes
-from ddkit.runtime import Runtime
+from ddkit.run import Run, Term, added
+from ddkit.runtime.device import Runtime
+from ddkit.runtime.divergence import Divergence
+from ddkit.runtime.memory import saved_bytes
 from ddkit.testing import Bench, stand_in
 
 

@@ -9,7 +9,7 @@ from ddkit.compose import compose
 from ddkit.data import DataInfo, Dataset
 from ddkit.recipes import catalog
 from ddkit.recipes.recipe import Recipe
-from ddkit.runtime import Runtime
+from ddkit.runtime.device import Runtime
 
 SHAPES = {
     "digits": (1, 16, 10),

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import torch
 
-from ddkit import streams
+from ddkit.runtime import randomness
 
 
 def test_equal_arguments_give_equal_draws_whatever_came_before():
-    first = torch.rand(5, generator=streams.generator(1, "real", 7))
+    first = torch.rand(5, generator=randomness.generator(1, "real", 7))
     for step in range(7):
-        streams.generator(1, "real", step)
+        randomness.generator(1, "real", step)
     torch.rand(3)
-    assert torch.equal(first, torch.rand(5, generator=streams.generator(1, "real", 7)))
+    assert torch.equal(first, torch.rand(5, generator=randomness.generator(1, "real", 7)))
 
 
 def test_seed_name_and_every_counter_matter():
     seeds = [
-        streams.derive(*arguments)  # type: ignore[arg-type]
+        randomness.derive(*arguments)  # type: ignore[arg-type]
         for arguments in [
             (0, "real"),
             (1, "real"),
@@ -35,15 +35,15 @@ def test_seed_name_and_every_counter_matter():
 
 
 def test_a_stream_is_the_same_in_every_process_and_release():
-    assert streams.derive(3, "networks", 4) == 5911686814052048536
+    assert randomness.derive(3, "networks", 4) == 5911686814052048536
 
 
 def test_the_global_generator_is_seeded_inside_the_block_and_restored_after():
     torch.random.default_generator.manual_seed(0)
     expected = torch.rand(4)
     torch.random.default_generator.manual_seed(0)
-    with streams.global_generator(1, "networks"):
+    with randomness.global_generator(1, "networks"):
         one = torch.rand(3)
-    with streams.global_generator(1, "networks"):
+    with randomness.global_generator(1, "networks"):
         assert torch.equal(one, torch.rand(3))
     assert torch.equal(torch.rand(4), expected)

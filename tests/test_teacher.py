@@ -20,8 +20,8 @@ from ddkit.recipes.place import Place, Source
 from ddkit.recipes.recipe import eval_spec, eval_table
 from ddkit.recipes.resolution import full
 from ddkit.recipes.sections import Part, TeacherSpec
-from ddkit.report import Silent
-from ddkit.runtime import Runtime
+from ddkit.reporter import Silent
+from ddkit.runtime.device import Runtime
 from ddkit.synthetic import SyntheticSet
 from ddkit.teacher import Teacher, corrected
 from ddkit.tiny import CPU, stand_in

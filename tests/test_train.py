@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from ddkit.data import Dataset
 from ddkit.recipes.sections import TrainSpec
-from ddkit.report import Metrics, Silent
-from ddkit.runtime import Runtime
-from ddkit.streams import generator, global_generator
+from ddkit.reporter import Metrics, Silent
+from ddkit.runtime.device import Runtime
+from ddkit.runtime.randomness import generator, global_generator
 from ddkit.testing import stand_in
 from ddkit.train import accuracy, batches, cutmix, epochs, fit, make_optimizer, mixed_loss, rates
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from ddkit import home
 from ddkit.cli import options
+from ddkit.runtime import storage
 
 
 @click.group()
@@ -37,9 +37,9 @@ def list_(as_json: bool) -> None:
     rows = [(name, _bytes(path), round(_days(path), 1)) for name, path in entries().items()]
     if as_json:
         listed = [{"name": n, "bytes": size, "days": days} for n, size, days in rows]
-        click.echo(json.dumps({"folder": str(home.cache("")), "entries": listed}, indent=2))
+        click.echo(json.dumps({"folder": str(storage.cache("")), "entries": listed}, indent=2))
         return
-    click.echo(f"{home.cache('')}: {sum(size for _, size, _ in rows) / 2**20:,.1f} MiB")
+    click.echo(f"{storage.cache('')}: {sum(size for _, size, _ in rows) / 2**20:,.1f} MiB")
     for name, size, days in rows:
         click.echo(f"{size / 2**20:>10,.1f} MiB  {days:>6} days  {name}")
 
@@ -76,7 +76,7 @@ def prune(names: tuple[str, ...], older_than: float | None, yes: bool) -> None:
 
 def entries() -> dict[str, Path]:
     """Return what is cached by name, ``networks/…`` or ``images/…``."""
-    folder = home.cache("")
+    folder = storage.cache("")
     found = sorted(folder.glob("*/*")) if folder.is_dir() else []
     return {path.relative_to(folder).as_posix(): path for path in found}
 

@@ -89,7 +89,7 @@ def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None) -> None:
     from ddkit.checkpoint import RunFolder, identity
     from ddkit.compose import compose
     from ddkit.plan import check_disk, facts
-    from ddkit.runtime import open_runtime
+    from ddkit.runtime.device import open_runtime
 
     runtime = open_runtime(recipe.runtime)
     parts = compose(recipe, loaded, runtime)
@@ -108,7 +108,7 @@ def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Terminal
     from ddkit.cli.evaluate import write_verdict
     from ddkit.cli.progress import print_verdict
     from ddkit.evaluation import Scope, no_baseline
-    from ddkit.runtime import open_runtime
+    from ddkit.runtime.device import open_runtime
 
     runtime = open_runtime(recipe.runtime)
     lacking = no_baseline(outcome.synthetic, outcome.dataset.train.labels.bincount().tolist())

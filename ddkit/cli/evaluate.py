@@ -61,8 +61,8 @@ def evaluate(
     from ddkit.checkpoint import VERDICT, newest_set, set_file
     from ddkit.cli.progress import print_verdict
     from ddkit.evaluation import Scope
-    from ddkit.home import check_writable
-    from ddkit.runtime import open_runtime
+    from ddkit.runtime.device import open_runtime
+    from ddkit.runtime.storage import check_writable
     from ddkit.synthetic import SyntheticSet
 
     path = set_file(set_) if set_ else newest_set(Path("runs"))
@@ -93,7 +93,7 @@ def evaluate(
 
 def write_verdict(verdict: Verdict, path: Path, target: Path) -> None:
     """Write the verdict on the set at `path` as JSON to `target`."""
-    from ddkit.home import write_text
+    from ddkit.runtime.storage import write_text
 
     text = json.dumps({"set": path.name} | verdict.to_dict(), indent=2) + "\n"
     write_text(target, text)

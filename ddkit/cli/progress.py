@@ -24,9 +24,9 @@ from rich.table import Table
 
 from ddkit.errors import Interrupted
 from ddkit.evaluation import Verdict
-from ddkit.nets import duration
-from ddkit.report import Metrics, read_all
-from ddkit.runtime import peak_resident
+from ddkit.reporter import Metrics
+from ddkit.runtime.memory import peak_resident
+from ddkit.runtime.progress import duration, read_all
 
 DRAWS = 0.25  # seconds between readings of the metrics
 LINES = 5.0  # seconds between plain lines

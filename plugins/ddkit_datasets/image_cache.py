@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ddkit.data import MemoryImages, statistics
 from ddkit.errors import CheckpointError
-from ddkit.home import cache, write_atomically
+from ddkit.runtime.storage import cache, write_atomically
 from ddkit_datasets.image_decode import VERSION, Form, decode
 from ddkit_datasets.image_files import Files
 

@@ -19,7 +19,7 @@ from ddkit.backbone import embed
 from ddkit.errors import RecipeError
 from ddkit.groups import Groups
 from ddkit.method import Method
-from ddkit.report import Metrics
+from ddkit.reporter import Metrics
 from ddkit.run import Run
 
 

@@ -14,7 +14,7 @@ from ddkit import hookimpl
 from ddkit.augment import Strategy, draw_per_class
 from ddkit.method import Method
 from ddkit.options import Count, Momentum, Positive
-from ddkit.report import Metrics
+from ddkit.reporter import Metrics
 from ddkit.run import Run, added
 from ddkit_methods.class_losses import mean_matching
 

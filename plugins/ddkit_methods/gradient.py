@@ -25,7 +25,7 @@ from ddkit.method import Method
 from ddkit.options import Count, Momentum, Positive
 from ddkit.recipes.sections import SyntheticSpec, TrainSpec
 from ddkit.regularizer import FIELDS
-from ddkit.report import Metrics, Silent
+from ddkit.reporter import Metrics, Silent
 from ddkit.run import Run, added
 from ddkit.train import fit
 from ddkit_methods.gradient_matching import Comparison, row_cosines

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ddkit.augment import Draw
 from ddkit.gradients import Distance, matched
 from ddkit.groups import Groups
-from ddkit.report import Metrics
+from ddkit.reporter import Metrics
 from ddkit.run import Run, shown
 
 

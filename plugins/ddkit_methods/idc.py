@@ -24,7 +24,7 @@ from ddkit.method import Method
 from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Whole
 from ddkit.recipes.sections import ProxySpec, SyntheticSpec, TrainSpec
 from ddkit.regularizer import FIELDS
-from ddkit.report import Metrics, Silent
+from ddkit.reporter import Metrics, Silent
 from ddkit.run import Run, added
 from ddkit.sweep import ClassSweep
 from ddkit.train import fit, make_optimizer

@@ -19,7 +19,7 @@ from ddkit.errors import RecipeError
 from ddkit.method import Method
 from ddkit.options import Count, Momentum, NonNegative, Positive
 from ddkit.recipes.sections import SyntheticSpec
-from ddkit.report import Metrics
+from ddkit.reporter import Metrics
 from ddkit.run import Run, added
 from ddkit.sweep import ClassSweep
 from ddkit_methods.class_losses import classification, mean_matching

@@ -21,7 +21,7 @@ from ddkit.groups import Groups
 from ddkit.method import Method
 from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Whole
 from ddkit.recipes.sections import ProxySpec, SyntheticSpec
-from ddkit.report import Metrics
+from ddkit.reporter import Metrics
 from ddkit.run import Run, added
 from ddkit.sweep import AdamWSweep, ClassSweep
 from ddkit_methods.class_losses import classification

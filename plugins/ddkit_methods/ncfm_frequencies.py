@@ -11,7 +11,7 @@ from torch.optim import SGD, Optimizer
 from ddkit.backbone import embed
 from ddkit.fresh import build
 from ddkit.run import Run
-from ddkit.streams import generator
+from ddkit.runtime.randomness import generator
 
 REPEATS = 16  # frequencies that share one row of the sampling network's output
 Kind = Literal["gaussian", "net", "scale_mixture"]

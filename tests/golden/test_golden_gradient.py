@@ -10,7 +10,7 @@ from vectors import case, data_info, gradient_of, load_by_order
 from ddkit.formation import Formation
 from ddkit.gradients import matched
 from ddkit.groups import Groups
-from ddkit.runtime import Runtime
+from ddkit.runtime.device import Runtime
 from ddkit_backbones.convnet import convnet
 from ddkit_methods import gradient, idc
 

@@ -21,10 +21,10 @@ from ddkit.errors import IncompatibleError, RecipeError
 from ddkit.gradients import class_gradients, matched, stacked_gradients
 from ddkit.groups import Groups
 from ddkit.recipes.sections import SyntheticSpec, TrainSpec
-from ddkit.report import Silent
+from ddkit.reporter import Silent
 from ddkit.run import Run, Term
-from ddkit.runtime import Runtime
-from ddkit.streams import derive
+from ddkit.runtime.device import Runtime
+from ddkit.runtime.randomness import derive
 from ddkit.testing import Bench, check_method
 from ddkit.tiny import stand_in, tiny_dataset
 from ddkit.train import fit

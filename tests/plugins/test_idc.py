@@ -18,10 +18,10 @@ from ddkit.formation import Formation
 from ddkit.groups import Groups
 from ddkit.real import RealImages
 from ddkit.recipes.sections import SyntheticSpec
-from ddkit.report import Silent
+from ddkit.reporter import Silent
 from ddkit.run import Run, Term
-from ddkit.runtime import Runtime
-from ddkit.streams import derive
+from ddkit.runtime.device import Runtime
+from ddkit.runtime.randomness import derive
 from ddkit.synthetic import SyntheticSet
 from ddkit.testing import Bench, check_method
 from ddkit.tiny import CPU, stand_in, tiny_dataset

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ddkit.data import DataInfo, MemoryImages
 from ddkit.errors import DataError, RecipeError
-from ddkit.home import cache
+from ddkit.runtime.storage import cache
 from ddkit_datasets import imagenet as plugin
 from ddkit_datasets.imagenet import imagefruit, imagenet, imagenette, imageyellow
 from ddkit_datasets.imagenet_classes import SUBSETS, subset

@@ -22,9 +22,9 @@ from ddkit.groups import Groups
 from ddkit.nets import ProxyPool
 from ddkit.real import RealImages
 from ddkit.recipes.sections import Part, SyntheticSpec
-from ddkit.report import Silent
+from ddkit.reporter import Silent
 from ddkit.run import Run, Term
-from ddkit.runtime import Runtime
+from ddkit.runtime.device import Runtime
 from ddkit.synthetic import initial
 from ddkit.testing import Bench, check_method, tiny_dataset
 from ddkit.tiny import CPU, stand_in

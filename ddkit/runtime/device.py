@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -12,9 +10,8 @@ import torch
 
 from ddkit.errors import RecipeError
 from ddkit.recipes.sections import RuntimeSpec
+from ddkit.runtime.memory import budget, keep_freed_memory, peak
 
-CPU_BUDGET = 2 << 30  # bytes of activations kept for one backward pass
-GPU_SHARE = 0.4  # of the device's memory, for the same
 CPU_MICRO_BATCH = 64  # images per forward pass without gradient: stays in cache
 GPU_MICRO_BATCH = 4096
 
@@ -36,15 +33,11 @@ class Runtime:
     @property
     def budget(self) -> int:
         """Bytes that the activations of one backward pass may take."""
-        if self.device.type != "cuda":
-            return CPU_BUDGET
-        return int(torch.cuda.get_device_properties(self.device).total_memory * GPU_SHARE)
+        return budget(self.device)
 
     def memory(self) -> int:
         """Return the peak memory so far, of the device or, on the CPU, of the process."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return peak_resident()
+        return peak(self.device)
 
 
 def open_runtime(spec: RuntimeSpec) -> Runtime:
@@ -78,30 +71,3 @@ def _device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise RecipeError(f"runtime.device: {name!r} cannot be used here: {reason}") from None
     return device
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed, instead of returning large blocks to the kernel at once.
-
-    Otherwise every large activation is faulted in again page by page at the next layer, which
-    takes up to half of a forward pass on the CPU. Changes no result; elsewhere it does nothing.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another C library
-        return
-    trim_threshold, mmap_max = -1, -4
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, -1)
-
-
-def peak_resident() -> int:
-    """Return the peak resident memory of this process in bytes, or 0 where it is not known."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,50 +1,17 @@
-"""Reporters: where progress goes. Core reports; only the command line prints."""
+"""Progress kept and handed on: JSON lines, several reporters at once, words for durations."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from ddkit.errors import CheckpointError
-from ddkit.home import write_text
-
-Metrics = Mapping[str, Tensor]
-"""Names to scalars on the device; only reporters read their values, a few times a second."""
-
-
-class Reporter(Protocol):
-    """Receives progress. `advance` may raise `Interrupted`: state is whole when it is called."""
-
-    def begin(self, task: str, total: int, done: int = 0) -> None:
-        """Start a task of `total` steps, `done` of which an earlier run took."""
-
-    def advance(self, metrics: Metrics, images: int = 0) -> None:
-        """One step is done, in which `images` images went through a network."""
-
-    def note(self, text: str) -> None:
-        """Say something once."""
-
-    def end(self) -> None:
-        """End the task."""
-
-
-class Silent:
-    """Reports nothing."""
-
-    def begin(self, task: str, total: int, done: int = 0) -> None: ...
-
-    def advance(self, metrics: Metrics, images: int = 0) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-    def end(self) -> None: ...
+from ddkit.reporter import Metrics, Reporter
+from ddkit.runtime.storage import write_text
 
 
 class JsonLines:
@@ -127,3 +94,10 @@ class Tee:
     def end(self) -> None:
         for r in self.reporters:
             r.end()
+
+
+def duration(seconds: float) -> str:
+    """Return ``42 s``, ``3 min`` or ``2.5 h``."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

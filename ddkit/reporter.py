@@ -1,0 +1,39 @@
+"""Reporters: where progress goes. Core reports; only the command line prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+Metrics = Mapping[str, Tensor]
+"""Names to scalars on the device; only reporters read their values, a few times a second."""
+
+
+class Reporter(Protocol):
+    """Receives progress. `advance` may raise `Interrupted`: state is whole when it is called."""
+
+    def begin(self, task: str, total: int, done: int = 0) -> None:
+        """Start a task of `total` steps, `done` of which an earlier run took."""
+
+    def advance(self, metrics: Metrics, images: int = 0) -> None:
+        """One step is done, in which `images` images went through a network."""
+
+    def note(self, text: str) -> None:
+        """Say something once."""
+
+    def end(self) -> None:
+        """End the task."""
+
+
+class Silent:
+    """Reports nothing."""
+
+    def begin(self, task: str, total: int, done: int = 0) -> None: ...
+
+    def advance(self, metrics: Metrics, images: int = 0) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def end(self) -> None: ...
