@@ -20,7 +20,7 @@ import torch
 import ddkit
 from ddkit import distillation, plugins
 from ddkit.data import Dataset, MemoryImages
-from ddkit.real import make_dataset
+from ddkit.images.real import make_dataset
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.resolution import split_zca
 from ddkit.reporter import Silent

@@ -13,7 +13,7 @@ from torch import Tensor
 from ddkit.errors import DataError
 
 if TYPE_CHECKING:
-    from ddkit.whitening import Whitening
+    from ddkit.images.whitening import Whitening
 
 
 @dataclass(frozen=True)

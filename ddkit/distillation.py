@@ -10,16 +10,17 @@ from pathlib import Path
 
 import torch
 
-from ddkit import pictures
 from ddkit.checkpoint import GRID, RunFolder, identity, new_folder
 from ddkit.compose import Composition, compose
 from ddkit.data import Dataset
 from ddkit.errors import DivergedError, Interrupted
 from ddkit.fresh import Networks
+from ddkit.images import pictures
+from ddkit.images.real import RealImages
+from ddkit.images.synthetic import SyntheticSet, initial
 from ddkit.nets import ProxyPool
 from ddkit.plan import check_disk
 from ddkit.plugins import Plugins
-from ddkit.real import RealImages
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import ProxySpec
 from ddkit.reporter import Reporter
@@ -28,7 +29,6 @@ from ddkit.runtime import randomness
 from ddkit.runtime.device import Runtime, open_runtime
 from ddkit.runtime.divergence import Divergence
 from ddkit.runtime.progress import JsonLines, Tee
-from ddkit.synthetic import SyntheticSet, initial
 
 CHECK_SECONDS = 2.0  # between looks at the device's flag of non-finite values
 

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from ddkit.data import Dataset
 from ddkit.errors import IncompatibleError
-from ddkit.formation import Formation
 from ddkit.fresh import Build, build
-from ddkit.real import RealImages
+from ddkit.images.formation import Formation
+from ddkit.images.real import RealImages
+from ddkit.images.synthetic import SyntheticSet
 from ddkit.recipes.recipe import deviations
 from ddkit.recipes.sections import EvalSpec, Part, TrainSpec
 from ddkit.reporter import Reporter
 from ddkit.runtime import randomness
 from ddkit.runtime.device import Runtime
-from ddkit.synthetic import SyntheticSet
 from ddkit.teacher import Teacher
 from ddkit.train import accuracy, epochs, fit
 

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from ddkit.backbone import has_batch_statistics
 from ddkit.data import DataInfo
 from ddkit.errors import IncompatibleError
-from ddkit.groups import Groups
+from ddkit.images.groups import Groups
 from ddkit.runtime.device import Runtime
 
 Gradients = tuple[Tensor, ...]

@@ -18,8 +18,8 @@ from ddkit.backbone import freeze
 from ddkit.data import DataInfo, Dataset
 from ddkit.errors import DataError, DivergedError
 from ddkit.fresh import Build, build
-from ddkit.groups import Groups
-from ddkit.real import RealImages
+from ddkit.images.groups import Groups
+from ddkit.images.real import RealImages
 from ddkit.recipes.sections import ProxySpec, TrainSpec
 from ddkit.reporter import Reporter, Silent
 from ddkit.runtime import randomness, storage

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ddkit.groups import Groups
+from ddkit.images.groups import Groups
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ddkit.augment import Draw
 from ddkit.backbone import has_batch_statistics, look
 from ddkit.fresh import Networks
-from ddkit.groups import Groups
+from ddkit.images.augment import Draw
+from ddkit.images.groups import Groups
+from ddkit.images.real import RealImages
+from ddkit.images.synthetic import SyntheticSet
 from ddkit.nets import ProxyPool
-from ddkit.real import RealImages
 from ddkit.regularizer import Match, Regularizer
 from ddkit.reporter import Metrics, Reporter
 from ddkit.runtime import randomness
 from ddkit.runtime.device import Runtime
 from ddkit.runtime.divergence import Watch
 from ddkit.runtime.memory import fitting, saved_bytes
-from ddkit.synthetic import SyntheticSet
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ from ddkit.backbone import Backbone, embed, freeze, look, maps
 from ddkit.checkpoint import RunFolder
 from ddkit.data import DataInfo, Dataset, ImageSource
 from ddkit.fresh import build
-from ddkit.groups import Groups
+from ddkit.images.groups import Groups
+from ddkit.images.real import RealImages
+from ddkit.images.synthetic import SyntheticSet
 from ddkit.method import Method
-from ddkit.real import RealImages
 from ddkit.regularizer import FIELDS, Match, Regularizer
 from ddkit.reporter import Metrics
 from ddkit.run import Run, Term
 from ddkit.runtime.randomness import generator, global_generator
-from ddkit.synthetic import SyntheticSet
 from ddkit.tiny import CPU, Bench, stand_in, tiny_dataset
 
 __all__ = [

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from ddkit.data import DataInfo, Dataset, MemoryImages, statistics
 from ddkit.fresh import Networks, build
+from ddkit.images.real import RealImages
+from ddkit.images.synthetic import initial
 from ddkit.method import Method
 from ddkit.nets import ProxyPool
-from ddkit.real import RealImages
 from ddkit.recipes.sections import Part, ProxySpec, SyntheticSpec
 from ddkit.reporter import Silent
 from ddkit.run import Run, Term
 from ddkit.runtime.device import Runtime
 from ddkit.runtime.randomness import generator
-from ddkit.synthetic import initial
 
 CPU = torch.device("cpu")
 

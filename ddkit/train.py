@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD, AdamW, Optimizer
 
-from ddkit.augment import draw_per_image
 from ddkit.data import DataInfo, ImageSource
+from ddkit.images.augment import draw_per_image
 from ddkit.recipes.sections import TrainSpec
 from ddkit.reporter import Reporter
 from ddkit.runtime import randomness

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddkit.augment import (
+from ddkit.images.augment import (
     OPERATIONS,
     Draw,
     Stage,
@@ -19,7 +19,7 @@ from ddkit.augment import (
     scale,
     shift,
 )
-from ddkit.groups import Groups
+from ddkit.images.groups import Groups
 from ddkit.runtime.randomness import generator
 
 ALL = "color_crop_cutout_flip_scale_rotate"

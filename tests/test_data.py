@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddkit.data import DataInfo, Dataset, MemoryImages, statistics
 from ddkit.errors import DataError
-from ddkit.real import RealImages
+from ddkit.images.real import RealImages
 
 CPU = torch.device("cpu")
 

@@ -24,13 +24,13 @@ from ddkit.errors import (
     Interrupted,
     RecipeError,
 )
+from ddkit.images.synthetic import SyntheticSet
 from ddkit.options import schema
 from ddkit.recipes.recipe import Recipe
 from ddkit.regularizer import Match
 from ddkit.reporter import Metrics, Silent
 from ddkit.run import Run
 from ddkit.runtime.progress import JsonLines, Tee
-from ddkit.synthetic import SyntheticSet
 
 SAME = ("synthetic.safetensors", "metrics.jsonl", "recipe.toml", "grid.png")
 

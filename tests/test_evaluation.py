@@ -19,15 +19,15 @@ from ddkit.api import judge_maker, stored_spec
 from ddkit.data import Dataset
 from ddkit.errors import CheckpointError, DDKitError, IncompatibleError, RecipeError
 from ddkit.evaluation import Result, Scope, Verdict, evaluate
-from ddkit.formation import Formation
+from ddkit.images.formation import Formation
+from ddkit.images.synthetic import SyntheticSet
+from ddkit.images.whitening import whitened
 from ddkit.nets import ProxyPool
 from ddkit.recipes.sections import EvalSpec, Part, TeacherSpec, TrainSpec
 from ddkit.reporter import Metrics, Silent
 from ddkit.runtime.device import Runtime
-from ddkit.synthetic import SyntheticSet
 from ddkit.teacher import Teacher
 from ddkit.testing import tiny_dataset
-from ddkit.whitening import whitened
 
 RUNTIME = Runtime(torch.device("cpu"))
 NET = Part("convnet", {"width": 8, "depth": 2})
@@ -110,7 +110,7 @@ def test_networks_of_the_set_and_of_the_baseline_are_pairs(
 
 
 def test_random_images_are_of_the_right_class_and_distinct(tiny: Dataset):
-    from ddkit.real import RealImages
+    from ddkit.images.real import RealImages
 
     real = RealImages(tiny, 0, torch.device("cpu"))
     ((_, draw),) = evaluation.baselines(real_set(tiny, ipc=4), real)

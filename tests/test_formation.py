@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ddkit.formation import Formation
+from ddkit.images.formation import Formation
 
 KINDS: list[dict[str, Any]] = [
     {"factor": 1},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ddkit.groups import Groups
+from ddkit.images.groups import Groups
 
 LABELS = {
     "equal and sorted": [0, 0, 1, 1, 2, 2],

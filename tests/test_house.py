@@ -34,8 +34,6 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
 
 FLAT = {
     "options": "recipes",
-    **dict.fromkeys(("augment", "groups", "whitening", "formation", "synthetic"), "images"),
-    **dict.fromkeys(("pictures", "sweep", "real"), "images"),
     **dict.fromkeys(("fresh", "nets", "train", "teacher", "gradients"), "networks"),
     **dict.fromkeys(("compose", "plan", "requirements", "checkpoint", "tiny"), "distillation"),
 }

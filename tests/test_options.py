@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from ddkit.augment import Strategy
 from ddkit.errors import RecipeError
+from ddkit.images.augment import Strategy
 from ddkit.options import (
     Count,
     Fraction,

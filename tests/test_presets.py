@@ -39,7 +39,7 @@ def test_a_preset_with_an_unknown_setting_is_refused():
 def trained_set(tiny):
     import torch
 
-    from ddkit.synthetic import SyntheticSet
+    from ddkit.images.synthetic import SyntheticSet
 
     recipe = Recipe.load("dm-digits-ipc1", ["eval.protocol=cross"])
     images = torch.nn.Parameter(torch.zeros(3, *tiny.info.shape))

@@ -6,13 +6,13 @@ from torch import nn
 
 from ddkit.distillation import run_recipe
 from ddkit.errors import RecipeError
-from ddkit.real import RealImages
+from ddkit.images.real import RealImages
+from ddkit.images.synthetic import SyntheticSet
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.resolution import plain
 from ddkit.recipes.sections import EvalSpec, Part, TrainSpec
 from ddkit.reporter import Silent
 from ddkit.runtime.device import Runtime
-from ddkit.synthetic import SyntheticSet
 from ddkit.train import fit
 
 CPU = torch.device("cpu")
@@ -84,7 +84,7 @@ def test_a_coreset_of_more_images_than_there_are_is_refused(
 
 
 def test_herding_picks_what_the_plain_form_picks(tiny):
-    from ddkit.groups import Groups
+    from ddkit.images.groups import Groups
     from ddkit_methods.coresets import herd
 
     real = RealImages(tiny, 0, CPU)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from ddkit.sweep import ClassSweep
+from ddkit.images.optimizers import ClassSweep
 
 COUNTS = (2, 1, 3, 2, 2)  # images per class; ragged on purpose
 

@@ -16,10 +16,10 @@ from torch import nn
 
 from ddkit.data import Dataset
 from ddkit.errors import CheckpointError, DDKitError, RecipeError
-from ddkit.formation import Formation
-from ddkit.real import RealImages
+from ddkit.images.formation import Formation
+from ddkit.images.real import RealImages
+from ddkit.images.synthetic import SyntheticSet, initial
 from ddkit.recipes.sections import SyntheticSpec
-from ddkit.synthetic import SyntheticSet, initial
 
 CPU = torch.device("cpu")
 
@@ -279,7 +279,7 @@ def test_more_real_images_than_the_smallest_class_has_are_refused(
 def test_every_image_of_an_export_has_a_file_of_its_own(tiny: Dataset, tmp_path: Path):
     from dataclasses import replace
 
-    from ddkit.pictures import export
+    from ddkit.images.pictures import export
 
     info = replace(tiny.info, classes=("a/b", "a-b", "c"))
     assert export(made(tiny, info=info), tmp_path / "out") == 6
@@ -290,7 +290,7 @@ def test_every_image_of_an_export_has_a_file_of_its_own(tiny: Dataset, tmp_path:
 def test_an_export_stays_in_its_folder(name: str, tiny: Dataset, tmp_path: Path):
     from dataclasses import replace
 
-    from ddkit.pictures import export
+    from ddkit.images.pictures import export
 
     info = replace(tiny.info, classes=(name, "b", "c"))
     inside = tmp_path / "deep" / "out"

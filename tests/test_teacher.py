@@ -15,6 +15,7 @@ from torch.nn.functional import one_hot
 
 from ddkit.api import stored_spec
 from ddkit.data import Dataset
+from ddkit.images.synthetic import SyntheticSet
 from ddkit.nets import ProxyPool
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.recipe import eval_spec, eval_table
@@ -22,7 +23,6 @@ from ddkit.recipes.resolution import full
 from ddkit.recipes.sections import Part, TeacherSpec
 from ddkit.reporter import Silent
 from ddkit.runtime.device import Runtime
-from ddkit.synthetic import SyntheticSet
 from ddkit.teacher import Teacher, corrected
 from ddkit.tiny import CPU, stand_in
 from ddkit_methods.ncfm import NCFM

@@ -6,11 +6,11 @@ import torch
 from ddkit.data import DataInfo, Dataset, MemoryImages
 from ddkit.errors import DataError, IncompatibleError, RecipeError
 from ddkit.evaluation import check_data
-from ddkit.real import make_dataset
+from ddkit.images.real import make_dataset
+from ddkit.images.synthetic import SyntheticSet
+from ddkit.images.whitening import fit, whitened
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.sections import Part
-from ddkit.synthetic import SyntheticSet
-from ddkit.whitening import fit, whitened
 
 PLACE = Place(Source("test"), "dataset")
 

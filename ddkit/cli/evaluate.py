@@ -61,9 +61,9 @@ def evaluate(
     from ddkit.checkpoint import VERDICT, newest_set, set_file
     from ddkit.cli.progress import print_verdict
     from ddkit.evaluation import Scope
+    from ddkit.images.synthetic import SyntheticSet
     from ddkit.runtime.device import open_runtime
     from ddkit.runtime.storage import check_writable
-    from ddkit.synthetic import SyntheticSet
 
     path = set_file(set_) if set_ else newest_set(Path("runs"))
     syn = SyntheticSet.load(path)

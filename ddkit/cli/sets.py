@@ -11,7 +11,7 @@ import click
 from ddkit.cli import options
 
 if TYPE_CHECKING:
-    from ddkit.synthetic import SyntheticSet
+    from ddkit.images.synthetic import SyntheticSet
 
 
 @click.command()
@@ -26,8 +26,8 @@ def show(set_: Path, png: Path | None, as_json: bool) -> None:
       ddkit show runs/dm-digits-ipc1/synthetic.safetensors
     """
     from ddkit.checkpoint import set_file
-    from ddkit.pictures import write_grid
-    from ddkit.synthetic import SyntheticSet
+    from ddkit.images.pictures import write_grid
+    from ddkit.images.synthetic import SyntheticSet
 
     path = set_file(set_)
     syn = SyntheticSet.load(path)
@@ -76,9 +76,9 @@ def export(set_: Path, folder: Path) -> None:
     Example:
       ddkit export runs/dm-digits-ipc1/synthetic.safetensors digits-images
     """
-    from ddkit import pictures
     from ddkit.checkpoint import set_file
-    from ddkit.synthetic import SyntheticSet
+    from ddkit.images import pictures
+    from ddkit.images.synthetic import SyntheticSet
 
     count = pictures.export(SyntheticSet.load(set_file(set_)), folder)
     click.echo(f"{count} images in {folder}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from ddkit.augment import Strategy
+from ddkit.images.augment import Strategy
 from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Whole
 
 

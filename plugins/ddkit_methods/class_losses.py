@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ddkit.groups import Groups
+from ddkit.images.groups import Groups
 
 
 def mean_matching(real: Tensor, real_groups: Groups, syn: Tensor, groups: Groups) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ddkit import hookimpl
 from ddkit.backbone import embed
 from ddkit.errors import RecipeError
-from ddkit.groups import Groups
+from ddkit.images.groups import Groups
 from ddkit.method import Method
 from ddkit.reporter import Metrics
 from ddkit.run import Run

@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch.optim import SGD
 
 from ddkit import hookimpl
-from ddkit.augment import Strategy, draw_per_class
+from ddkit.images.augment import Strategy, draw_per_class
 from ddkit.method import Method
 from ddkit.options import Count, Momentum, Positive
 from ddkit.reporter import Metrics

@@ -16,11 +16,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD
 
 from ddkit import hookimpl
-from ddkit.augment import Strategy, draw_per_class
 from ddkit.backbone import has_batch_statistics
 from ddkit.data import DataInfo
 from ddkit.errors import IncompatibleError, RecipeError
 from ddkit.gradients import Gradients, check_twice_differentiable
+from ddkit.images.augment import Strategy, draw_per_class
 from ddkit.method import Method
 from ddkit.options import Count, Momentum, Positive
 from ddkit.recipes.sections import SyntheticSpec, TrainSpec

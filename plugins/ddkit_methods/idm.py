@@ -12,16 +12,16 @@ from typing import Any, ClassVar, cast
 from torch import nn
 
 from ddkit import hookimpl
-from ddkit.augment import Strategy, draw_per_class
 from ddkit.backbone import Backbone
 from ddkit.data import DataInfo
 from ddkit.errors import RecipeError
+from ddkit.images.augment import Strategy, draw_per_class
+from ddkit.images.optimizers import ClassSweep
 from ddkit.method import Method
 from ddkit.options import Count, Momentum, NonNegative, Positive
 from ddkit.recipes.sections import SyntheticSpec
 from ddkit.reporter import Metrics
 from ddkit.run import Run, added
-from ddkit.sweep import ClassSweep
 from ddkit_methods.class_losses import classification, mean_matching
 from ddkit_methods.idm_queue import Queue, Training
 

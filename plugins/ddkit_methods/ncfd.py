@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import normalize
 
-from ddkit.groups import Groups
+from ddkit.images.groups import Groups
 
 PHASE_FLOOR = 1e-12  # of the squared phase term, whose root has no slope at 0
 BLOCK = 1 << 24  # projections of real features that are held at once

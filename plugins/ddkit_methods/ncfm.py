@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from ddkit import hookimpl
-from ddkit.augment import Strategy, draw_per_class
 from ddkit.backbone import Backbone
 from ddkit.data import DataInfo
 from ddkit.errors import RecipeError
-from ddkit.groups import Groups
+from ddkit.images.augment import Strategy, draw_per_class
+from ddkit.images.groups import Groups
+from ddkit.images.optimizers import AdamWSweep, ClassSweep
 from ddkit.method import Method
 from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Whole
 from ddkit.recipes.sections import ProxySpec, SyntheticSpec
 from ddkit.reporter import Metrics
 from ddkit.run import Run, added
-from ddkit.sweep import AdamWSweep, ClassSweep
 from ddkit_methods.class_losses import classification
 from ddkit_methods.modes import Modes, check_modes, of_mode
 from ddkit_methods.ncfd import ncfd

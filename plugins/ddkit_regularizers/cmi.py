@@ -15,7 +15,7 @@ from torch.nn.functional import log_softmax
 
 from ddkit import hookimpl
 from ddkit.backbone import embed
-from ddkit.groups import Groups
+from ddkit.images.groups import Groups
 from ddkit.options import Positive
 from ddkit.regularizer import Match, Regularizer
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ddkit import hookimpl
 from ddkit.backbone import embed
-from ddkit.groups import Groups
+from ddkit.images.groups import Groups
 from ddkit.options import NonNegative
 from ddkit.regularizer import Match, Regularizer
 

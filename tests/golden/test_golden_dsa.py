@@ -4,7 +4,7 @@ import pytest
 import torch
 from vectors import case, gradient_of
 
-from ddkit import augment
+from ddkit.images import augment
 
 CASES = [0, 1]
 TOLERANCE = 1e-5

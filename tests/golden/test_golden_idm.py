@@ -14,9 +14,9 @@ from vectors import (
 )
 
 from ddkit.backbone import embed, look
-from ddkit.formation import Formation
-from ddkit.groups import Groups
-from ddkit.sweep import ClassSweep
+from ddkit.images.formation import Formation
+from ddkit.images.groups import Groups
+from ddkit.images.optimizers import ClassSweep
 from ddkit_backbones.convnet import convnet
 from ddkit_methods.class_losses import classification
 from ddkit_methods.idm import mean_matching

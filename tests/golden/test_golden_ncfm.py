@@ -8,8 +8,8 @@ import torch
 from safetensors import safe_open
 from vectors import FOLDER, read
 
-from ddkit.formation import Formation
-from ddkit.groups import Groups
+from ddkit.images.formation import Formation
+from ddkit.images.groups import Groups
 from ddkit.teacher import corrected
 from ddkit.train import mixed_loss
 from ddkit_methods.ncfd import characteristic, discrepancy

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ddkit.data import DataInfo
-from ddkit.groups import Groups
+from ddkit.images.groups import Groups
 
 FOLDER = Path(__file__).parent / "vectors"
 

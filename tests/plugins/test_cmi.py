@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddkit.groups import Groups
+from ddkit.images.groups import Groups
 from ddkit.testing import check_regularizer
 from ddkit_regularizers.cmi import CMI, conditional_information, log_centroids
 

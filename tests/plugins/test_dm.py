@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from wide import ragged, wide_run
 
-from ddkit.augment import draw_per_class
 from ddkit.backbone import embed, look
-from ddkit.groups import Groups
+from ddkit.images.augment import draw_per_class
+from ddkit.images.groups import Groups
 from ddkit.recipes.sections import SyntheticSpec
 from ddkit.run import Run
 from ddkit.testing import Bench

@@ -15,11 +15,11 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 from wide import naive_step_gradients, ragged, wide_run
 
-from ddkit.augment import draw_per_class
 from ddkit.compose import compose
 from ddkit.errors import IncompatibleError, RecipeError
 from ddkit.gradients import class_gradients, matched, stacked_gradients
-from ddkit.groups import Groups
+from ddkit.images.augment import draw_per_class
+from ddkit.images.groups import Groups
 from ddkit.recipes.sections import SyntheticSpec, TrainSpec
 from ddkit.reporter import Silent
 from ddkit.run import Run, Term

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from wide import naive_step_gradients, ragged, wide_run
 
-from ddkit.augment import draw_per_class
 from ddkit.errors import IncompatibleError
-from ddkit.formation import Formation
-from ddkit.groups import Groups
-from ddkit.real import RealImages
+from ddkit.images.augment import draw_per_class
+from ddkit.images.formation import Formation
+from ddkit.images.groups import Groups
+from ddkit.images.real import RealImages
+from ddkit.images.synthetic import SyntheticSet
 from ddkit.recipes.sections import SyntheticSpec
 from ddkit.reporter import Silent
 from ddkit.run import Run, Term
 from ddkit.runtime.device import Runtime
 from ddkit.runtime.randomness import derive
-from ddkit.synthetic import SyntheticSet
 from ddkit.testing import Bench, check_method
 from ddkit.tiny import CPU, stand_in, tiny_dataset
 from ddkit.train import fit, make_optimizer

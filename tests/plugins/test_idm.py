@@ -11,17 +11,17 @@ from torch.nn.functional import cross_entropy, interpolate
 from torch.optim import SGD
 from wide import Mirror, Wide
 
-from ddkit.augment import draw_per_class
 from ddkit.backbone import embed, maps
 from ddkit.errors import RecipeError
 from ddkit.fresh import Networks
-from ddkit.groups import Groups
-from ddkit.real import RealImages
+from ddkit.images.augment import draw_per_class
+from ddkit.images.groups import Groups
+from ddkit.images.real import RealImages
+from ddkit.images.synthetic import initial
 from ddkit.recipes.sections import SyntheticSpec
 from ddkit.reporter import Silent
 from ddkit.run import Run, Term
 from ddkit.runtime.device import Runtime
-from ddkit.synthetic import initial
 from ddkit.testing import Bench, check_method, tiny_dataset
 from ddkit.tiny import CPU, stand_in
 from ddkit_methods.idm import IDM

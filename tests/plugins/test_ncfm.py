@@ -14,18 +14,18 @@ from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from wide import Mirror, Wide
 
-from ddkit.augment import draw_per_class
 from ddkit.backbone import embed, maps
 from ddkit.errors import DataError
 from ddkit.fresh import Networks
-from ddkit.groups import Groups
+from ddkit.images.augment import draw_per_class
+from ddkit.images.groups import Groups
+from ddkit.images.real import RealImages
+from ddkit.images.synthetic import initial
 from ddkit.nets import ProxyPool
-from ddkit.real import RealImages
 from ddkit.recipes.sections import Part, SyntheticSpec
 from ddkit.reporter import Silent
 from ddkit.run import Run, Term
 from ddkit.runtime.device import Runtime
-from ddkit.synthetic import initial
 from ddkit.testing import Bench, check_method, tiny_dataset
 from ddkit.tiny import CPU, stand_in
 from ddkit_methods.ncfm import NCFM

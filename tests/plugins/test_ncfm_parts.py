@@ -10,11 +10,11 @@ from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ddkit.errors import RecipeError
-from ddkit.groups import Groups
-from ddkit.real import RealImages
+from ddkit.images.groups import Groups
+from ddkit.images.optimizers import AdamWSweep
+from ddkit.images.real import RealImages
+from ddkit.images.synthetic import check_ipc, initial
 from ddkit.recipes.sections import SyntheticSpec
-from ddkit.sweep import AdamWSweep
-from ddkit.synthetic import check_ipc, initial
 from ddkit.testing import tiny_dataset
 from ddkit.tiny import CPU, stand_in
 from ddkit_methods.ncfd import ncfd

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from ddkit.errors import DataError
+from ddkit.images.synthetic import SyntheticSet
 from ddkit.runtime.storage import write_atomically
-from ddkit.synthetic import SyntheticSet
 
 MARGIN = 2
 SIDE = 64  # small images are enlarged to about this many pixels

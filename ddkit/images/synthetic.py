@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from ddkit.data import DataInfo
 from ddkit.errors import CheckpointError, RecipeError
-from ddkit.formation import Formation
-from ddkit.groups import Groups
+from ddkit.images.formation import Formation
+from ddkit.images.groups import Groups
+from ddkit.images.real import RealImages
+from ddkit.images.whitening import Whitening
 from ddkit.options import checked
-from ddkit.real import RealImages
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.sections import SyntheticSpec
 from ddkit.runtime import randomness
 from ddkit.runtime.storage import write_atomically
-from ddkit.whitening import Whitening
 
 FORMAT = 1
 KEY = "ddkit"

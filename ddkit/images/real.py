@@ -10,14 +10,14 @@ from torch import Tensor
 
 from ddkit.data import Dataset
 from ddkit.errors import DataError
-from ddkit.groups import Groups
+from ddkit.images.groups import Groups
+from ddkit.images.whitening import whitened
 from ddkit.options import bind
 from ddkit.plugins import Plugins
 from ddkit.recipes.place import Place
 from ddkit.recipes.resolution import resolve, split_zca
 from ddkit.recipes.sections import Part
 from ddkit.runtime import randomness, storage
-from ddkit.whitening import whitened
 
 
 def make_dataset(part: Part, plugins: Plugins, place: Place, root: Path | None = None) -> Dataset:
