@@ -16,10 +16,11 @@ from ddkit import distillation, evaluation, plugins
 from ddkit.data import DataInfo, Dataset
 from ddkit.errors import RecipeError
 from ddkit.evaluation import WHOLE, Scope
-from ddkit.fresh import Build, backbone_maker, probe
 from ddkit.images.real import make_dataset
 from ddkit.images.synthetic import SyntheticSet
-from ddkit.nets import ProxyPool
+from ddkit.networks.fresh import Build, backbone_maker, probe
+from ddkit.networks.pool import ProxyPool
+from ddkit.networks.teacher import Teacher
 from ddkit.plugins import Plugins
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.recipe import Recipe, as_part, eval_spec, override
@@ -27,7 +28,6 @@ from ddkit.recipes.resolution import full, plain, split_zca
 from ddkit.recipes.sections import EvalSpec, Part, RuntimeSpec, TeacherSpec
 from ddkit.reporter import Reporter, Silent
 from ddkit.runtime.device import Runtime, open_runtime
-from ddkit.teacher import Teacher
 
 
 class TrainingImages(TorchDataset[tuple[Tensor, Tensor]]):

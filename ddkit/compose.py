@@ -8,18 +8,17 @@ import torch
 
 from ddkit.data import Dataset
 from ddkit.errors import PluginError
-from ddkit.fresh import Build, backbone_maker, probe
 from ddkit.images.real import make_dataset
 from ddkit.images.synthetic import check_ipc
 from ddkit.method import Method
-from ddkit.nets import ProxyPool
+from ddkit.networks.fresh import Build, backbone_maker, probe
+from ddkit.networks.pool import ProxyPool
 from ddkit.options import bind
 from ddkit.plugins import Plugins
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.resolution import check_names, judging, resolve, resolved
-from ddkit.regularizer import FIELDS, Regularizer
+from ddkit.regularizer import FIELDS, Regularizer, Term
 from ddkit.requirements import check_method, check_requirements, check_synthetic
-from ddkit.run import Term
 from ddkit.runtime.device import Runtime
 
 

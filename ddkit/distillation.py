@@ -14,11 +14,11 @@ from ddkit.checkpoint import GRID, RunFolder, identity, new_folder
 from ddkit.compose import Composition, compose
 from ddkit.data import Dataset
 from ddkit.errors import DivergedError, Interrupted
-from ddkit.fresh import Networks
 from ddkit.images import pictures
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet, initial
-from ddkit.nets import ProxyPool
+from ddkit.networks.fresh import Networks
+from ddkit.networks.pool import ProxyPool
 from ddkit.plan import check_disk
 from ddkit.plugins import Plugins
 from ddkit.recipes.recipe import Recipe

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from ddkit.data import Dataset
 from ddkit.errors import IncompatibleError
-from ddkit.fresh import Build, build
 from ddkit.images.formation import Formation
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet
+from ddkit.networks.fresh import Build, build
+from ddkit.networks.teacher import Teacher
+from ddkit.networks.training import accuracy, epochs, fit
 from ddkit.recipes.recipe import deviations
 from ddkit.recipes.sections import EvalSpec, Part, TrainSpec
 from ddkit.reporter import Reporter
 from ddkit.runtime import randomness
 from ddkit.runtime.device import Runtime
-from ddkit.teacher import Teacher
-from ddkit.train import accuracy, epochs, fit
 
 MakeBackbone = Callable[[Part], Build]
 Draw = Callable[[int], SyntheticSet]

@@ -64,3 +64,12 @@ class Regularizer(ABC):
     @abstractmethod
     def loss(self, m: Match) -> Tensor:
         """Return the penalty, summed over the classes of `m`; a scalar, unweighted."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A weighted regularizer under its recipe name."""
+
+    name: str
+    weight: float
+    regularizer: Regularizer

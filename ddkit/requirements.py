@@ -8,7 +8,7 @@ from ddkit.data import DataInfo
 from ddkit.errors import IncompatibleError, RecipeError
 from ddkit.method import Method
 from ddkit.recipes.recipe import Recipe
-from ddkit.run import Term
+from ddkit.regularizer import Term
 
 
 def check_requirements(recipe: Recipe, method: Method, terms: tuple[Term, ...]) -> None:

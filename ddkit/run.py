@@ -10,27 +10,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ddkit.backbone import has_batch_statistics, look
-from ddkit.fresh import Networks
 from ddkit.images.augment import Draw
 from ddkit.images.groups import Groups
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet
-from ddkit.nets import ProxyPool
-from ddkit.regularizer import Match, Regularizer
+from ddkit.networks.fresh import Networks
+from ddkit.networks.pool import ProxyPool
+from ddkit.regularizer import Match, Term
 from ddkit.reporter import Metrics, Reporter
 from ddkit.runtime import randomness
 from ddkit.runtime.device import Runtime
 from ddkit.runtime.divergence import Watch
 from ddkit.runtime.memory import fitting, saved_bytes
-
-
-@dataclass(frozen=True)
-class Term:
-    """A weighted regularizer under its recipe name."""
-
-    name: str
-    weight: float
-    regularizer: Regularizer
 
 
 @dataclass

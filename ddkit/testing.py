@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from ddkit.backbone import Backbone, embed, freeze, look, maps
 from ddkit.checkpoint import RunFolder
 from ddkit.data import DataInfo, Dataset, ImageSource
-from ddkit.fresh import build
 from ddkit.images.groups import Groups
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.method import Method
-from ddkit.regularizer import FIELDS, Match, Regularizer
+from ddkit.networks.fresh import build
+from ddkit.regularizer import FIELDS, Match, Regularizer, Term
 from ddkit.reporter import Metrics
-from ddkit.run import Run, Term
+from ddkit.run import Run
 from ddkit.runtime.randomness import generator, global_generator
 from ddkit.tiny import CPU, Bench, stand_in, tiny_dataset
 

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ddkit.data import DataInfo, Dataset, MemoryImages, statistics
-from ddkit.fresh import Networks, build
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import initial
 from ddkit.method import Method
-from ddkit.nets import ProxyPool
+from ddkit.networks.fresh import Networks, build
+from ddkit.networks.pool import ProxyPool
 from ddkit.recipes.sections import Part, ProxySpec, SyntheticSpec
+from ddkit.regularizer import Term
 from ddkit.reporter import Silent
-from ddkit.run import Run, Term
+from ddkit.run import Run
 from ddkit.runtime.device import Runtime
 from ddkit.runtime.randomness import generator
 

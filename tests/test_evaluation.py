@@ -22,11 +22,11 @@ from ddkit.evaluation import Result, Scope, Verdict, evaluate
 from ddkit.images.formation import Formation
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.images.whitening import whitened
-from ddkit.nets import ProxyPool
+from ddkit.networks.pool import ProxyPool
+from ddkit.networks.teacher import Teacher
 from ddkit.recipes.sections import EvalSpec, Part, TeacherSpec, TrainSpec
 from ddkit.reporter import Metrics, Silent
 from ddkit.runtime.device import Runtime
-from ddkit.teacher import Teacher
 from ddkit.testing import tiny_dataset
 
 RUNTIME = Runtime(torch.device("cpu"))

@@ -34,7 +34,6 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
 
 FLAT = {
     "options": "recipes",
-    **dict.fromkeys(("fresh", "nets", "train", "teacher", "gradients"), "networks"),
     **dict.fromkeys(("compose", "plan", "requirements", "checkpoint", "tiny"), "distillation"),
 }
 """Where what still stands at the front is going."""

@@ -13,13 +13,13 @@ from torch import nn
 
 from ddkit.data import DataInfo, Dataset, MemoryImages
 from ddkit.errors import CheckpointError, DivergedError, Interrupted
-from ddkit.fresh import Networks, build
-from ddkit.nets import ProxyPool, RawInput
+from ddkit.networks.fresh import Networks, build
+from ddkit.networks.pool import ProxyPool, RawInput
+from ddkit.networks.training import accuracy
 from ddkit.recipes.sections import Part, ProxySpec
 from ddkit.reporter import Metrics, Silent
 from ddkit.runtime.device import Runtime
 from ddkit.testing import stand_in
-from ddkit.train import accuracy
 
 CPU = torch.device("cpu")
 RUNTIME = Runtime(CPU)

@@ -8,12 +8,12 @@ from ddkit.distillation import run_recipe
 from ddkit.errors import RecipeError
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet
+from ddkit.networks.training import fit
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.resolution import plain
 from ddkit.recipes.sections import EvalSpec, Part, TrainSpec
 from ddkit.reporter import Silent
 from ddkit.runtime.device import Runtime
-from ddkit.train import fit
 
 CPU = torch.device("cpu")
 

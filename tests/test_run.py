@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim import SGD
 
 from ddkit.data import Dataset
-from ddkit.regularizer import Match, Regularizer
-from ddkit.run import Run, Term, added
+from ddkit.regularizer import Match, Regularizer, Term
+from ddkit.run import Run, added
 from ddkit.runtime.device import Runtime
 from ddkit.runtime.divergence import Divergence
 from ddkit.runtime.memory import saved_bytes

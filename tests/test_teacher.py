@@ -16,14 +16,14 @@ from torch.nn.functional import one_hot
 from ddkit.api import stored_spec
 from ddkit.data import Dataset
 from ddkit.images.synthetic import SyntheticSet
-from ddkit.nets import ProxyPool
+from ddkit.networks.pool import ProxyPool
+from ddkit.networks.teacher import Teacher, corrected
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.recipe import eval_spec, eval_table
 from ddkit.recipes.resolution import full
 from ddkit.recipes.sections import Part, TeacherSpec
 from ddkit.reporter import Silent
 from ddkit.runtime.device import Runtime
-from ddkit.teacher import Teacher, corrected
 from ddkit.tiny import CPU, stand_in
 from ddkit_methods.ncfm import NCFM
 

@@ -9,12 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from ddkit.data import Dataset
+from ddkit.networks.training import (
+    accuracy,
+    batches,
+    cutmix,
+    epochs,
+    fit,
+    make_optimizer,
+    mixed_loss,
+    rates,
+)
 from ddkit.recipes.sections import TrainSpec
 from ddkit.reporter import Metrics, Silent
 from ddkit.runtime.device import Runtime
 from ddkit.runtime.randomness import generator, global_generator
 from ddkit.testing import stand_in
-from ddkit.train import accuracy, batches, cutmix, epochs, fit, make_optimizer, mixed_loss, rates
 
 RUNTIME = Runtime(torch.device("cpu"))
 
@@ -67,7 +76,7 @@ def test_steps_fall_at_the_milestones_and_constant_never():
 def test_the_published_loop_starts_its_optimizer_anew_and_steps_go_on(
     tiny: Dataset, monkeypatch: pytest.MonkeyPatch
 ):
-    from ddkit import train
+    from ddkit.networks import training
 
     made: list[float] = []
 
@@ -75,7 +84,7 @@ def test_the_published_loop_starts_its_optimizer_anew_and_steps_go_on(
         made.append(lr)
         return make_optimizer(net, spec, lr)
 
-    monkeypatch.setattr(train, "make_optimizer", counted)
+    monkeypatch.setattr(training, "make_optimizer", counted)
     trained(tiny, epochs=4, schedule="dc")
     assert made == [0.05, pytest.approx(0.005)]
     made.clear()

@@ -19,15 +19,15 @@ from ddkit import hookimpl
 from ddkit.backbone import has_batch_statistics
 from ddkit.data import DataInfo
 from ddkit.errors import IncompatibleError, RecipeError
-from ddkit.gradients import Gradients, check_twice_differentiable
 from ddkit.images.augment import Strategy, draw_per_class
 from ddkit.method import Method
+from ddkit.networks.gradients import Gradients, check_twice_differentiable
+from ddkit.networks.training import fit
 from ddkit.options import Count, Momentum, Positive
 from ddkit.recipes.sections import SyntheticSpec, TrainSpec
 from ddkit.regularizer import FIELDS
 from ddkit.reporter import Metrics, Silent
 from ddkit.run import Run, added
-from ddkit.train import fit
 from ddkit_methods.gradient_matching import Comparison, row_cosines
 
 PUBLISHED = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}

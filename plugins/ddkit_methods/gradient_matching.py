@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from ddkit.gradients import Distance, matched
 from ddkit.images.augment import Draw
 from ddkit.images.groups import Groups
+from ddkit.networks.gradients import Distance, matched
 from ddkit.reporter import Metrics
 from ddkit.run import Run, shown
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from ddkit.backbone import embed
-from ddkit.fresh import build
+from ddkit.networks.fresh import build
 from ddkit.run import Run
 from ddkit.runtime.randomness import generator
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ddkit.nets import ProxyPool
+from ddkit.networks.pool import ProxyPool
 
 
 class Interpolated:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from vectors import case, data_info, gradient_of, load_by_order
 
-from ddkit.gradients import matched
 from ddkit.images.formation import Formation
 from ddkit.images.groups import Groups
+from ddkit.networks.gradients import matched
 from ddkit.runtime.device import Runtime
 from ddkit_backbones.convnet import convnet
 from ddkit_methods import gradient, idc

@@ -10,8 +10,8 @@ from vectors import FOLDER, read
 
 from ddkit.images.formation import Formation
 from ddkit.images.groups import Groups
-from ddkit.teacher import corrected
-from ddkit.train import mixed_loss
+from ddkit.networks.teacher import corrected
+from ddkit.networks.training import mixed_loss
 from ddkit_methods.ncfd import characteristic, discrepancy
 from ddkit_methods.ncfm_frequencies import SamplingNetwork
 

@@ -17,17 +17,18 @@ from wide import naive_step_gradients, ragged, wide_run
 
 from ddkit.compose import compose
 from ddkit.errors import IncompatibleError, RecipeError
-from ddkit.gradients import class_gradients, matched, stacked_gradients
 from ddkit.images.augment import draw_per_class
 from ddkit.images.groups import Groups
+from ddkit.networks.gradients import class_gradients, matched, stacked_gradients
+from ddkit.networks.training import fit
 from ddkit.recipes.sections import SyntheticSpec, TrainSpec
+from ddkit.regularizer import Term
 from ddkit.reporter import Silent
-from ddkit.run import Run, Term
+from ddkit.run import Run
 from ddkit.runtime.device import Runtime
 from ddkit.runtime.randomness import derive
 from ddkit.testing import Bench, check_method
 from ddkit.tiny import stand_in, tiny_dataset
-from ddkit.train import fit
 from ddkit_backbones.convnet import convnet
 from ddkit_methods.gradient import DC, DISTANCES, DSA, PUBLISHED
 from ddkit_regularizers.cmi import CMI

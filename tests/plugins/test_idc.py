@@ -18,14 +18,15 @@ from ddkit.images.formation import Formation
 from ddkit.images.groups import Groups
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet
+from ddkit.networks.training import fit, make_optimizer
 from ddkit.recipes.sections import SyntheticSpec
+from ddkit.regularizer import Term
 from ddkit.reporter import Silent
-from ddkit.run import Run, Term
+from ddkit.run import Run
 from ddkit.runtime.device import Runtime
 from ddkit.runtime.randomness import derive
 from ddkit.testing import Bench, check_method
 from ddkit.tiny import CPU, stand_in, tiny_dataset
-from ddkit.train import fit, make_optimizer
 from ddkit_backbones.convnet import convnet
 from ddkit_methods.idc import DISTANCES, IDC
 from ddkit_regularizers.cmi import CMI

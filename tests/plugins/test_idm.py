@@ -13,14 +13,15 @@ from wide import Mirror, Wide
 
 from ddkit.backbone import embed, maps
 from ddkit.errors import RecipeError
-from ddkit.fresh import Networks
 from ddkit.images.augment import draw_per_class
 from ddkit.images.groups import Groups
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import initial
+from ddkit.networks.fresh import Networks
 from ddkit.recipes.sections import SyntheticSpec
+from ddkit.regularizer import Term
 from ddkit.reporter import Silent
-from ddkit.run import Run, Term
+from ddkit.run import Run
 from ddkit.runtime.device import Runtime
 from ddkit.testing import Bench, check_method, tiny_dataset
 from ddkit.tiny import CPU, stand_in

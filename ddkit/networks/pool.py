@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from ddkit.backbone import freeze
 from ddkit.data import DataInfo, Dataset
 from ddkit.errors import DataError, DivergedError
-from ddkit.fresh import Build, build
 from ddkit.images.groups import Groups
 from ddkit.images.real import RealImages
+from ddkit.networks.fresh import Build, build
+from ddkit.networks.training import accuracy, epochs, fit
 from ddkit.recipes.sections import ProxySpec, TrainSpec
 from ddkit.reporter import Reporter, Silent
 from ddkit.runtime import randomness, storage
 from ddkit.runtime.device import Runtime
 from ddkit.runtime.progress import duration
-from ddkit.train import accuracy, epochs, fit
 
 CACHE_FORMAT = 1
 

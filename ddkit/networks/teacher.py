@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, softmax
 
-from ddkit.nets import ProxyPool
+from ddkit.networks.pool import ProxyPool
 from ddkit.recipes.sections import TeacherSpec
 from ddkit.reporter import Reporter
 from ddkit.runtime.device import Runtime

@@ -20,7 +20,7 @@ from ddkit.recipes.sections import Part, ProxySpec
 from ddkit.runtime import randomness
 
 if TYPE_CHECKING:
-    from ddkit.nets import ProxyPool
+    from ddkit.networks.pool import ProxyPool
 
 Build = Callable[[], nn.Module]
 
