@@ -18,8 +18,9 @@ from tempfile import TemporaryDirectory
 import torch
 
 import ddkit
-from ddkit import distillation, plugins
+from ddkit import plugins
 from ddkit.data import Dataset, MemoryImages
+from ddkit.distillation import loop
 from ddkit.images.real import make_dataset
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.resolution import split_zca
@@ -43,7 +44,7 @@ def main() -> None:
         recipe = Recipe.load(options.recipe, [*options.settings, *values])
         with TemporaryDirectory() as folder:
             out = Path(folder) / "run"
-            outcome = distillation.run_recipe(recipe, loaded, Silent(), out, "run", data)
+            outcome = loop.run_recipe(recipe, loaded, Silent(), out, "run", data)
         verdict = ddkit.evaluate(
             outcome.synthetic, seeds=options.seeds, baseline=False, dataset=outcome.dataset
         )

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ddkit import plugins
-from ddkit.compose import compose
-from ddkit.distillation import prepare
+from ddkit.distillation.compose import compose
+from ddkit.distillation.loop import prepare
 from ddkit.recipes.recipe import Recipe
 from ddkit.reporter import Silent
 from ddkit.runtime.device import open_runtime

@@ -25,9 +25,10 @@ from typing import Any
 import torch
 from validate_table import table
 
-from ddkit import __version__, api, distillation, plugins
+from ddkit import __version__, api, plugins
+from ddkit.distillation import loop
 from ddkit.errors import DDKitError, Interrupted
-from ddkit.evaluation import Scope
+from ddkit.evaluation.judge import Scope
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import Part
 from ddkit.runtime.device import open_runtime
@@ -137,7 +138,7 @@ def work(job: Job, options: argparse.Namespace, reporter: Deadline) -> None:
     print(job.recipe, flush=True)
     loaded = plugins.load()
     folder = options.out / f"{job.recipe}-{options.precision}"
-    outcome = distillation.run_recipe(recipe, loaded, reporter, folder, job.recipe)
+    outcome = loop.run_recipe(recipe, loaded, reporter, folder, job.recipe)
     runtime = open_runtime(recipe.runtime)
     for arch, k in missing:
         spec = replace(recipe.eval, archs=(arch,))
@@ -170,7 +171,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def describe(job: Job, recipe: Recipe, outcome: distillation.Outcome) -> dict[str, Any]:
+def describe(job: Job, recipe: Recipe, outcome: loop.Outcome) -> dict[str, Any]:
     """Return everything that is needed to judge a result besides the accuracies."""
     status = outcome.folder.status()
     steps = len(outcome.folder.metrics.read_text(encoding="utf-8").splitlines())

@@ -12,10 +12,12 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from ddkit import distillation, evaluation, plugins
+from ddkit import plugins
 from ddkit.data import DataInfo, Dataset
+from ddkit.distillation import loop
 from ddkit.errors import RecipeError
-from ddkit.evaluation import WHOLE, Scope
+from ddkit.evaluation import judge
+from ddkit.evaluation.judge import WHOLE, Scope
 from ddkit.images.real import make_dataset
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.networks.fresh import Build, backbone_maker, probe
@@ -69,11 +71,11 @@ def distill(
     overrides: Sequence[str] = (),
     out: Path | str | None = None,
     reporter: Reporter | None = None,
-) -> distillation.Outcome:
+) -> loop.Outcome:
     """Distill a recipe, given as itself, by path or by shipped name; as ``ddkit distill``.
 
     Raises:
-        DDKitError: see `distillation.run_recipe`.
+        DDKitError: see `loop.run_recipe`.
     """
     name = "run" if isinstance(recipe, Recipe) else Path(recipe).stem
     if not isinstance(recipe, Recipe):
@@ -81,7 +83,7 @@ def distill(
     elif overrides:
         recipe = Recipe.parse(recipe.table(), overrides, recipe.source)
     folder = None if out is None else Path(out)
-    return distillation.run_recipe(recipe, plugins.load(), reporter or Silent(), folder, name)
+    return loop.run_recipe(recipe, plugins.load(), reporter or Silent(), folder, name)
 
 
 def evaluate(
@@ -95,7 +97,7 @@ def evaluate(
     best_every: int | None = None,
     runtime: RuntimeSpec | None = None,
     reporter: Reporter | None = None,
-) -> evaluation.Verdict:
+) -> judge.Verdict:
     """Judge a set by the protocol stored in it, as ``ddkit eval``.
 
     `settings` override the stored protocol, as in ``["epochs=300", "protocol=dc"]``. `dataset`
@@ -103,7 +105,7 @@ def evaluate(
     too, and the best of these tests is told.
 
     Raises:
-        DDKitError: see `evaluation.evaluate`.
+        DDKitError: see `judge.evaluate`.
     """
     made = syn if isinstance(syn, SyntheticSet) else SyntheticSet.load(syn)
     loaded = plugins.load()
@@ -123,7 +125,7 @@ def judged(
     runtime: Runtime,
     reporter: Reporter,
     scope: Scope = WHOLE,
-) -> evaluation.Verdict:
+) -> judge.Verdict:
     """Judge `syn` by the architectures of `spec`, each under its shortest name.
 
     The name seeds the networks: one and the same architecture gets the same ones, however many of
@@ -136,7 +138,7 @@ def judged(
         teacher = _teacher(syn, data, spec.teacher, loaded, runtime)
         named = plain(spec.teacher.backbone, loaded.backbones)
         spec = replace(spec, teacher=replace(spec.teacher, backbone=named))
-    return evaluation.evaluate(syn, archs, data, spec, make, runtime, reporter, teacher, scope)
+    return judge.evaluate(syn, archs, data, spec, make, runtime, reporter, teacher, scope)
 
 
 def _teacher(
@@ -147,7 +149,7 @@ def _teacher(
     Its backbone's options are all stated, as in a recipe that ran, so that a pool trained for
     distilling serves as well.
     """
-    evaluation.check_data(syn, data)
+    judge.check_data(syn, data)
     place = Place(Source("evaluation"), "teacher.backbone")
     make = judge_maker(spec.backbone, loaded, syn.info, place)
     kind = replace(spec.pool(), backbone=full(spec.backbone, loaded.backbones))
@@ -195,7 +197,7 @@ def stored_runtime(syn: SyntheticSet, device: str | None = None) -> RuntimeSpec:
 def test_data(syn: SyntheticSet, loaded: Plugins, path: str | None = None) -> Dataset:
     """Read the dataset that the set names; `path` replaces the folder of images.
 
-    It is not whitened: `evaluation.evaluate` applies the whitening that is stored in the set.
+    It is not whitened: `judge.evaluate` applies the whitening that is stored in the set.
 
     Raises:
         RecipeError: the set names none.

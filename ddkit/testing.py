@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from ddkit.backbone import Backbone, embed, freeze, look, maps
-from ddkit.checkpoint import RunFolder
 from ddkit.data import DataInfo, Dataset, ImageSource
+from ddkit.distillation.bench import CPU, Bench, stand_in, tiny_dataset
+from ddkit.distillation.folder import RunFolder
 from ddkit.images.groups import Groups
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet
@@ -28,7 +29,6 @@ from ddkit.regularizer import FIELDS, Match, Regularizer, Term
 from ddkit.reporter import Metrics
 from ddkit.run import Run
 from ddkit.runtime.randomness import generator, global_generator
-from ddkit.tiny import CPU, Bench, stand_in, tiny_dataset
 
 __all__ = [
     "Bench",

@@ -104,7 +104,7 @@ def recipe_file(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory, loaded: Any) -> Path:
     """A finished run on digits, of two images per class."""
-    from ddkit.distillation import run_recipe
+    from ddkit.distillation.loop import run_recipe
     from ddkit.recipes.recipe import Recipe
     from ddkit.reporter import Silent
 

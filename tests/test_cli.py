@@ -520,9 +520,9 @@ def test_a_broken_plugin_costs_one_line(
 def test_a_disk_too_full_is_refused_dry_or_not(
     recipe_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ):
-    from ddkit import plan
+    from ddkit.distillation import preflight
 
-    monkeypatch.setattr(plan, "disk_free", lambda path: 1000)
+    monkeypatch.setattr(preflight, "disk_free", lambda path: 1000)
     for dry in ([], ["--dry-run"]):
         refused(ddkit("distill", recipe_file(), "--out", "out", *dry), 1, "1000 B free")
     assert not Path("out").exists()
@@ -557,15 +557,15 @@ def test_a_reader_that_goes_away_is_no_bug_of_ours():
 def test_an_interrupted_evaluation_says_what_is_so_and_writes_nothing(
     set_file: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from ddkit import evaluation
+    from ddkit.evaluation import judge
 
-    original = evaluation.accuracy
+    original = judge.accuracy
 
     def accuracy(*arguments: Any) -> float:
         signal.raise_signal(signal.SIGINT)
         return original(*arguments)
 
-    monkeypatch.setattr(evaluation, "accuracy", accuracy)
+    monkeypatch.setattr(judge, "accuracy", accuracy)
     said = ddkit("eval", set_file, "--set", "epochs=1", "--out", "verdict.json")
     assert (said.code, said.out) == (130, "")
     assert "cache" not in said.err  # which holds no judges

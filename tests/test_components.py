@@ -12,15 +12,15 @@ from conftest import TINY_POOL, recipe_table
 from PIL import Image
 
 from ddkit import plugins, testing
-from ddkit.compose import compose
-from ddkit.distillation import prepare
+from ddkit.distillation.bench import stand_in, tiny_dataset
+from ddkit.distillation.compose import compose
+from ddkit.distillation.loop import prepare
 from ddkit.errors import IncompatibleError
 from ddkit.options import schema
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import SyntheticSpec
 from ddkit.reporter import Silent
 from ddkit.runtime.device import open_runtime
-from ddkit.tiny import stand_in, tiny_dataset
 
 LOADED = plugins.load()
 

@@ -13,9 +13,9 @@ import torch
 from conftest import TINY_POOL, tree
 from torch import Tensor
 
-from ddkit import distillation
 from ddkit.data import Dataset
-from ddkit.distillation import Outcome, run_recipe
+from ddkit.distillation import loop
+from ddkit.distillation.loop import Outcome, run_recipe
 from ddkit.errors import (
     CheckpointError,
     DDKitError,
@@ -144,7 +144,7 @@ def test_a_run_interrupted_twice_ends_as_an_unbroken_one(
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(
     run: Any, tiny_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(distillation, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECK_SECONDS", 0.0)
     runtime = {"device": "cpu", "checkpoint_seconds": 1e-9}
     recipe = tiny_recipe(**RECIPES["dm"], runtime=runtime)
     run(recipe, tmp_path / "whole")
@@ -309,7 +309,7 @@ def test_a_last_step_that_overflows_writes_no_set(run: Any, tiny_recipe: Any, tm
 def test_a_run_that_diverges_keeps_its_last_good_checkpoint(
     run: Any, tiny_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: Any
 ):
-    monkeypatch.setattr(distillation, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECK_SECONDS", 0.0)
     dm = loaded.methods["dm"].factory
     original = dm.step
 

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 import ddkit
-from ddkit import api, evaluation
+from ddkit import api
 from ddkit.api import judge_maker, stored_spec
 from ddkit.data import Dataset
 from ddkit.errors import CheckpointError, DDKitError, IncompatibleError, RecipeError
-from ddkit.evaluation import Result, Scope, Verdict, evaluate
+from ddkit.evaluation import judge as judging
+from ddkit.evaluation.judge import Result, Scope, Verdict, evaluate
 from ddkit.images.formation import Formation
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.images.whitening import whitened
@@ -97,7 +98,7 @@ def test_networks_of_the_set_and_of_the_baseline_are_pairs(
         seen.append((weights, seed, fetch(torch.arange(count))[0]))
         after(spec.epochs)
 
-    monkeypatch.setattr(evaluation, "fit", spy)
+    monkeypatch.setattr(judging, "fit", spy)
     judge(real_set(tiny))
     ours, theirs = seen[:2], seen[2:]
     for (net, seed, _), (other_net, other_seed, _) in zip(ours, theirs, strict=True):
@@ -113,7 +114,7 @@ def test_random_images_are_of_the_right_class_and_distinct(tiny: Dataset):
     from ddkit.images.real import RealImages
 
     real = RealImages(tiny, 0, torch.device("cpu"))
-    ((_, draw),) = evaluation.baselines(real_set(tiny, ipc=4), real)
+    ((_, draw),) = judging.baselines(real_set(tiny, ipc=4), real)
     images, labels = draw(0).training()
     assert labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     origin = torch.cdist(images.flatten(1), real.fetch(torch.arange(36)).flatten(1)).argmin(1)
@@ -196,7 +197,7 @@ def test_the_last_epochs_train_on_the_classes(
             soft.append(fetch(torch.arange(count))[1].ndim == 2)
             after(epoch + 1)
 
-    monkeypatch.setattr(evaluation, "fit", spy)
+    monkeypatch.setattr(judging, "fit", spy)
     spec = replace(QUICK, seeds=1, training=TrainSpec(epochs=5, schedule=schedule))
     teacher = Says(TeacherSpec(hard_epochs=2), 1)
     judge(real_set(tiny), spec, baseline=False, teacher=teacher)

@@ -104,9 +104,9 @@ def test_bound_gives_no_class_more_images_than_the_bound_or_than_it_stores(bound
 
 
 def test_a_bound_that_binds_nothing_is_refused():
+    from ddkit.distillation.requirements import check_synthetic
     from ddkit.errors import IncompatibleError
     from ddkit.recipes.recipe import Recipe
-    from ddkit.requirements import check_synthetic
 
     def recipe(*changes: str) -> Recipe:
         return Recipe.load("idc-digits-ipc10", ["synthetic.bound=9", *changes])

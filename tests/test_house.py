@@ -32,19 +32,6 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
 )
 """Doors and rooms from the ground up; a file imports lower floors, and its own room."""
 
-FLAT = {
-    "options": "recipes",
-    **dict.fromkeys(("compose", "plan", "requirements", "checkpoint", "tiny"), "distillation"),
-}
-"""Where what still stands at the front is going."""
-
-ROOMS = ("recipes", "runtime", "images", "networks", "distillation", "evaluation")
-TOOLBOX = {
-    *("images.augment", "images.groups", "images.optimizers", "networks.fresh", "networks.pool"),
-    *("networks.training", "networks.gradients", "recipes.sections", "runtime.storage"),
-}
-"""What plugins may import from rooms, apart from doors; `docs/plugins.md` lists it."""
-
 CORE = sorted(p for p in (ROOT / "ddkit").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py")) + sorted((ROOT / "examples").rglob("*.py"))
 HEAVY = {"torchvision", "timm", "sklearn"}
@@ -62,8 +49,7 @@ def module(path: Path) -> str:
 
 def home(name: str) -> str:
     """Return the door or room that a dotted name of the house belongs to."""
-    first = name.split(".")[0]
-    return FLAT.get(first, first)
+    return name.split(".")[0]
 
 
 def floor(name: str) -> int:

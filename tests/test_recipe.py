@@ -10,14 +10,14 @@ import pytest
 import tomli_w
 from conftest import ROOT, recipe_table
 
-from ddkit.compose import make_method, make_terms
+from ddkit.distillation.compose import make_method, make_terms
+from ddkit.distillation.requirements import check_requirements
 from ddkit.errors import RecipeError
 from ddkit.recipes import catalog
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.recipe import Recipe, as_part, deviations, eval_spec, load_protocol
 from ddkit.recipes.resolution import check_names
 from ddkit.recipes.sections import Part, ProxySpec
-from ddkit.requirements import check_requirements
 
 FULL = """\
 seed = 3

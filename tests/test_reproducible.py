@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ddkit.distillation import run_recipe
+from ddkit.distillation.loop import run_recipe
 from ddkit.errors import RecipeError
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddkit.compose import compose
 from ddkit.data import DataInfo, Dataset
+from ddkit.distillation.compose import compose
 from ddkit.recipes import catalog
 from ddkit.recipes.recipe import Recipe
 from ddkit.runtime.device import Runtime

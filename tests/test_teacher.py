@@ -15,6 +15,7 @@ from torch.nn.functional import one_hot
 
 from ddkit.api import stored_spec
 from ddkit.data import Dataset
+from ddkit.distillation.bench import CPU, stand_in
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.networks.pool import ProxyPool
 from ddkit.networks.teacher import Teacher, corrected
@@ -24,7 +25,6 @@ from ddkit.recipes.resolution import full
 from ddkit.recipes.sections import Part, TeacherSpec
 from ddkit.reporter import Silent
 from ddkit.runtime.device import Runtime
-from ddkit.tiny import CPU, stand_in
 from ddkit_methods.ncfm import NCFM
 
 PLACE = Place(Source("test"), "eval")

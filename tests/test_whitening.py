@@ -5,7 +5,7 @@ import torch
 
 from ddkit.data import DataInfo, Dataset, MemoryImages
 from ddkit.errors import DataError, IncompatibleError, RecipeError
-from ddkit.evaluation import check_data
+from ddkit.evaluation.judge import check_data
 from ddkit.images.real import make_dataset
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.images.whitening import fit, whitened
@@ -68,8 +68,8 @@ def test_pixel_space_and_whitening_are_refused_together(cli_recipe_with_zca):
 
 @pytest.fixture
 def cli_recipe_with_zca(loaded):
+    from ddkit.distillation.requirements import check_synthetic
     from ddkit.recipes.recipe import Recipe
-    from ddkit.requirements import check_synthetic
 
     overrides = ["dataset.zca=true", "synthetic.space=pixel"]
     return lambda: check_synthetic(Recipe.load("dm-digits-ipc1", overrides))

@@ -12,7 +12,7 @@ from ddkit.errors import CheckpointError
 
 if TYPE_CHECKING:
     from ddkit.cli.progress import Terminal
-    from ddkit.distillation import Outcome
+    from ddkit.distillation.loop import Outcome
     from ddkit.plugins import Plugins
     from ddkit.recipes.recipe import Recipe
 
@@ -57,7 +57,7 @@ def distill(
         _dry_run(parsed, loaded, out)
         return
 
-    from ddkit.distillation import run_recipe
+    from ddkit.distillation.loop import run_recipe
 
     reporter = options.open_reporter(quiet)
     outcome = run_recipe(parsed, loaded, reporter, out, name)
@@ -86,9 +86,9 @@ def _which(
 def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None) -> None:
     import tomli_w
 
-    from ddkit.checkpoint import RunFolder, identity
-    from ddkit.compose import compose
-    from ddkit.plan import check_disk, facts
+    from ddkit.distillation.compose import compose
+    from ddkit.distillation.folder import RunFolder, identity
+    from ddkit.distillation.preflight import check_disk, facts
     from ddkit.runtime.device import open_runtime
 
     runtime = open_runtime(recipe.runtime)
@@ -104,10 +104,10 @@ def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None) -> None:
 
 def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Terminal) -> None:
     from ddkit.api import judged
-    from ddkit.checkpoint import VERDICT
     from ddkit.cli.evaluate import write_verdict
     from ddkit.cli.progress import print_verdict
-    from ddkit.evaluation import Scope, no_baseline
+    from ddkit.distillation.folder import VERDICT
+    from ddkit.evaluation.judge import Scope, no_baseline
     from ddkit.runtime.device import open_runtime
 
     runtime = open_runtime(recipe.runtime)

@@ -11,7 +11,7 @@ import click
 from ddkit.cli import options
 
 if TYPE_CHECKING:
-    from ddkit.evaluation import Verdict
+    from ddkit.evaluation.judge import Verdict
 
 
 @click.command("eval")
@@ -58,9 +58,9 @@ def evaluate(
       ddkit eval --archs convnet,resnet18,timm/vit_tiny_patch16_224 --seeds 5
     """
     from ddkit import api
-    from ddkit.checkpoint import VERDICT, newest_set, set_file
     from ddkit.cli.progress import print_verdict
-    from ddkit.evaluation import Scope
+    from ddkit.distillation.folder import VERDICT, newest_set, set_file
+    from ddkit.evaluation.judge import Scope
     from ddkit.images.synthetic import SyntheticSet
     from ddkit.runtime.device import open_runtime
     from ddkit.runtime.storage import check_writable

@@ -25,7 +25,7 @@ def show(set_: Path, png: Path | None, as_json: bool) -> None:
     Example:
       ddkit show runs/dm-digits-ipc1/synthetic.safetensors
     """
-    from ddkit.checkpoint import set_file
+    from ddkit.distillation.folder import set_file
     from ddkit.images.pictures import write_grid
     from ddkit.images.synthetic import SyntheticSet
 
@@ -76,7 +76,7 @@ def export(set_: Path, folder: Path) -> None:
     Example:
       ddkit export runs/dm-digits-ipc1/synthetic.safetensors digits-images
     """
-    from ddkit.checkpoint import set_file
+    from ddkit.distillation.folder import set_file
     from ddkit.images import pictures
     from ddkit.images.synthetic import SyntheticSet
 

@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 from wide import naive_step_gradients, ragged, wide_run
 
-from ddkit.compose import compose
+from ddkit.distillation.bench import stand_in, tiny_dataset
+from ddkit.distillation.compose import compose
 from ddkit.errors import IncompatibleError, RecipeError
 from ddkit.images.augment import draw_per_class
 from ddkit.images.groups import Groups
@@ -28,7 +29,6 @@ from ddkit.run import Run
 from ddkit.runtime.device import Runtime
 from ddkit.runtime.randomness import derive
 from ddkit.testing import Bench, check_method
-from ddkit.tiny import stand_in, tiny_dataset
 from ddkit_backbones.convnet import convnet
 from ddkit_methods.gradient import DC, DISTANCES, DSA, PUBLISHED
 from ddkit_regularizers.cmi import CMI

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from wide import naive_step_gradients, ragged, wide_run
 
+from ddkit.distillation.bench import CPU, stand_in, tiny_dataset
 from ddkit.errors import IncompatibleError
 from ddkit.images.augment import draw_per_class
 from ddkit.images.formation import Formation
@@ -26,7 +27,6 @@ from ddkit.run import Run
 from ddkit.runtime.device import Runtime
 from ddkit.runtime.randomness import derive
 from ddkit.testing import Bench, check_method
-from ddkit.tiny import CPU, stand_in, tiny_dataset
 from ddkit_backbones.convnet import convnet
 from ddkit_methods.idc import DISTANCES, IDC
 from ddkit_regularizers.cmi import CMI

@@ -12,6 +12,7 @@ from torch.optim import SGD
 from wide import Mirror, Wide
 
 from ddkit.backbone import embed, maps
+from ddkit.distillation.bench import CPU, stand_in
 from ddkit.errors import RecipeError
 from ddkit.images.augment import draw_per_class
 from ddkit.images.groups import Groups
@@ -24,7 +25,6 @@ from ddkit.reporter import Silent
 from ddkit.run import Run
 from ddkit.runtime.device import Runtime
 from ddkit.testing import Bench, check_method, tiny_dataset
-from ddkit.tiny import CPU, stand_in
 from ddkit_methods.idm import IDM
 
 MOSAIC = SyntheticSpec(ipc=2, factor=2, order="column")

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from wide import Mirror, Wide
 
 from ddkit.backbone import embed, maps
+from ddkit.distillation.bench import CPU, stand_in
 from ddkit.errors import DataError
 from ddkit.images.augment import draw_per_class
 from ddkit.images.groups import Groups
@@ -28,7 +29,6 @@ from ddkit.reporter import Silent
 from ddkit.run import Run
 from ddkit.runtime.device import Runtime
 from ddkit.testing import Bench, check_method, tiny_dataset
-from ddkit.tiny import CPU, stand_in
 from ddkit_methods.ncfm import NCFM
 
 MOSAIC = SyntheticSpec(ipc=2, init="first", factor=2, init_resize="nearest", space="pixel")

@@ -9,6 +9,7 @@ from torch.nn.functional import interpolate, normalize
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from ddkit.distillation.bench import CPU, stand_in
 from ddkit.errors import RecipeError
 from ddkit.images.groups import Groups
 from ddkit.images.optimizers import AdamWSweep
@@ -16,7 +17,6 @@ from ddkit.images.real import RealImages
 from ddkit.images.synthetic import check_ipc, initial
 from ddkit.recipes.sections import SyntheticSpec
 from ddkit.testing import tiny_dataset
-from ddkit.tiny import CPU, stand_in
 from ddkit_methods.ncfd import ncfd
 from ddkit_methods.ncfm import NCFM
 from ddkit_methods.ncfm_frequencies import SamplingNetwork

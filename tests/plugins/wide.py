@@ -10,10 +10,10 @@ from torch.nn.functional import cross_entropy
 
 from ddkit.backbone import look
 from ddkit.data import Dataset, MemoryImages
+from ddkit.distillation.bench import Bench, tiny_dataset
 from ddkit.method import Method
 from ddkit.regularizer import Match, Regularizer
 from ddkit.run import Run
-from ddkit.tiny import Bench, tiny_dataset
 
 
 class Wide(Run):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ddkit.data import Dataset
+from ddkit.distillation.requirements import check_method, check_requirements, check_synthetic
 from ddkit.errors import PluginError
 from ddkit.images.real import make_dataset
 from ddkit.images.synthetic import check_ipc
@@ -18,7 +19,6 @@ from ddkit.plugins import Plugins
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.resolution import check_names, judging, resolve, resolved
 from ddkit.regularizer import FIELDS, Regularizer, Term
-from ddkit.requirements import check_method, check_requirements, check_synthetic
 from ddkit.runtime.device import Runtime
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import torch
 
-from ddkit.checkpoint import GRID, RunFolder, identity, new_folder
-from ddkit.compose import Composition, compose
 from ddkit.data import Dataset
+from ddkit.distillation.compose import Composition, compose
+from ddkit.distillation.folder import GRID, RunFolder, identity, new_folder
+from ddkit.distillation.preflight import check_disk
 from ddkit.errors import DivergedError, Interrupted
 from ddkit.images import pictures
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet, initial
 from ddkit.networks.fresh import Networks
 from ddkit.networks.pool import ProxyPool
-from ddkit.plan import check_disk
 from ddkit.plugins import Plugins
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import ProxySpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ddkit.compose import Composition
+from ddkit.distillation.compose import Composition
 from ddkit.errors import CheckpointError
 from ddkit.runtime import storage
 from ddkit.runtime.device import Runtime
