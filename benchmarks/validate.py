@@ -25,10 +25,11 @@ from typing import Any
 import torch
 from validate_table import table
 
-from ddkit import __version__, api, plugins
+from ddkit import __version__, plugins
 from ddkit.distillation import loop
 from ddkit.errors import DDKitError, Interrupted
-from ddkit.evaluation.judge import Scope
+from ddkit.evaluation.compose import judged
+from ddkit.evaluation.verdict import Scope
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import Part
 from ddkit.runtime.device import open_runtime
@@ -144,9 +145,7 @@ def work(job: Job, options: argparse.Namespace, reporter: Deadline) -> None:
         spec = replace(recipe.eval, archs=(arch,))
         every = max(1, spec.training_of(arch).epochs // TESTS)
         scope = Scope(best_every=every, networks=range(k, k + 1))
-        verdict = api.judged(
-            outcome.synthetic, outcome.dataset, spec, loaded, runtime, reporter, scope
-        )
+        verdict = judged(outcome.synthetic, outcome.dataset, spec, loaded, runtime, reporter, scope)
         line = describe(job, recipe, outcome) | {"arch": str(arch), "network": k}
         with (options.out / "results.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line | verdict.to_dict()) + "\n")

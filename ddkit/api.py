@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from ddkit import plugins
 from ddkit.data import DataInfo, Dataset
-from ddkit.distillation import loop
-from ddkit.errors import RecipeError
-from ddkit.evaluation import judge
-from ddkit.evaluation.judge import WHOLE, Scope
-from ddkit.images.real import make_dataset
+from ddkit.distillation.loop import Outcome, run_recipe
+from ddkit.evaluation.compose import judged, stored_runtime, stored_spec, test_data
+from ddkit.evaluation.verdict import Scope, Verdict
 from ddkit.images.synthetic import SyntheticSet
-from ddkit.networks.fresh import Build, backbone_maker, probe
-from ddkit.networks.pool import ProxyPool
-from ddkit.networks.teacher import Teacher
-from ddkit.plugins import Plugins
-from ddkit.recipes.place import Place, Source
-from ddkit.recipes.recipe import Recipe, as_part, eval_spec, override
-from ddkit.recipes.resolution import full, plain, split_zca
-from ddkit.recipes.sections import EvalSpec, Part, RuntimeSpec, TeacherSpec
+from ddkit.recipes.recipe import Recipe
+from ddkit.recipes.sections import RuntimeSpec
 from ddkit.reporter import Reporter, Silent
-from ddkit.runtime.device import Runtime, open_runtime
+from ddkit.runtime.device import open_runtime
 
 
 class TrainingImages(TorchDataset[tuple[Tensor, Tensor]]):
@@ -71,11 +59,11 @@ def distill(
     overrides: Sequence[str] = (),
     out: Path | str | None = None,
     reporter: Reporter | None = None,
-) -> loop.Outcome:
+) -> Outcome:
     """Distill a recipe, given as itself, by path or by shipped name; as ``ddkit distill``.
 
     Raises:
-        DDKitError: see `loop.run_recipe`.
+        DDKitError: see `distillation.loop.run_recipe`.
     """
     name = "run" if isinstance(recipe, Recipe) else Path(recipe).stem
     if not isinstance(recipe, Recipe):
@@ -83,7 +71,7 @@ def distill(
     elif overrides:
         recipe = Recipe.parse(recipe.table(), overrides, recipe.source)
     folder = None if out is None else Path(out)
-    return loop.run_recipe(recipe, plugins.load(), reporter or Silent(), folder, name)
+    return run_recipe(recipe, plugins.load(), reporter or Silent(), folder, name)
 
 
 def evaluate(
@@ -97,7 +85,7 @@ def evaluate(
     best_every: int | None = None,
     runtime: RuntimeSpec | None = None,
     reporter: Reporter | None = None,
-) -> judge.Verdict:
+) -> Verdict:
     """Judge a set by the protocol stored in it, as ``ddkit eval``.
 
     `settings` override the stored protocol, as in ``["epochs=300", "protocol=dc"]``. `dataset`
@@ -115,97 +103,3 @@ def evaluate(
     return judged(
         made, data, spec, loaded, opened, reporter or Silent(), Scope(baseline, best_every)
     )
-
-
-def judged(
-    syn: SyntheticSet,
-    data: Dataset,
-    spec: EvalSpec,
-    loaded: Plugins,
-    runtime: Runtime,
-    reporter: Reporter,
-    scope: Scope = WHOLE,
-) -> judge.Verdict:
-    """Judge `syn` by the architectures of `spec`, each under its shortest name.
-
-    The name seeds the networks: one and the same architecture gets the same ones, however many of
-    its defaults are spelled out.
-    """
-    archs = [plain(arch, loaded.backbones) for arch in spec.archs]
-    make = partial(judge_maker, plugins=loaded, info=data.info)
-    teacher = None
-    if spec.teacher is not None:
-        teacher = _teacher(syn, data, spec.teacher, loaded, runtime)
-        named = plain(spec.teacher.backbone, loaded.backbones)
-        spec = replace(spec, teacher=replace(spec.teacher, backbone=named))
-    return judge.evaluate(syn, archs, data, spec, make, runtime, reporter, teacher, scope)
-
-
-def _teacher(
-    syn: SyntheticSet, data: Dataset, spec: TeacherSpec, loaded: Plugins, runtime: Runtime
-) -> Teacher:
-    """Return the teacher, not trained yet; it sees images as the set's are: whitened, if they were.
-
-    Its backbone's options are all stated, as in a recipe that ran, so that a pool trained for
-    distilling serves as well.
-    """
-    judge.check_data(syn, data)
-    place = Place(Source("evaluation"), "teacher.backbone")
-    make = judge_maker(spec.backbone, loaded, syn.info, place)
-    kind = replace(spec.pool(), backbone=full(spec.backbone, loaded.backbones))
-    pool = ProxyPool(kind, make, replace(data, info=syn.info), runtime, spec.seed)
-    return Teacher(pool, spec, runtime)
-
-
-def judge_maker(part: Part, plugins: Plugins, info: DataInfo, place: Place | None = None) -> Build:
-    """Return a function that builds the judge `part`, checked on blank images."""
-    place = place or Place(Source("judge"), part.name)
-    make = backbone_maker(part, plugins, place, info)
-    probe(make, info, place)
-    return make
-
-
-def stored_spec(
-    syn: SyntheticSet,
-    archs: Sequence[str] | None = None,
-    seeds: int | None = None,
-    settings: Sequence[str] = (),
-) -> EvalSpec:
-    """Return the evaluation stored with `syn`, with what the caller overrides."""
-    recipe = syn.recipe or {"backbone": "convnet"}
-    table: dict[str, Any] = deepcopy(recipe.get("eval", {}))
-    if any(item.partition("=")[0].strip() == "protocol" for item in settings):
-        table = {k: v for k, v in table.items() if k in ("archs", "seeds")}
-    if archs:
-        table["archs"] = list(archs)
-    if seeds is not None:
-        table["seeds"] = seeds
-    for item in settings:
-        changed = override(table, item)
-        for preset in table.get("presets", {}).values():  # what the caller says goes first
-            preset.pop(changed, None)
-    place = Place(Source("evaluation"))
-    return eval_spec(table, place, recipe.get("backbone", "convnet"))
-
-
-def stored_runtime(syn: SyntheticSet, device: str | None = None) -> RuntimeSpec:
-    """Return how judges of `syn` are to run: in the precision of its recipe."""
-    precision = syn.recipe.get("runtime", {}).get("precision", RuntimeSpec.precision)
-    return RuntimeSpec(device=device or RuntimeSpec.device, precision=precision)
-
-
-def test_data(syn: SyntheticSet, loaded: Plugins, path: str | None = None) -> Dataset:
-    """Read the dataset that the set names; `path` replaces the folder of images.
-
-    It is not whitened: `judge.evaluate` applies the whitening that is stored in the set.
-
-    Raises:
-        RecipeError: the set names none.
-    """
-    if "dataset" not in syn.recipe:
-        raise RecipeError("the set does not say which dataset it was made from; give one")
-    place = Place(Source("the set's recipe"), "dataset")
-    part, _ = split_zca(as_part(syn.recipe["dataset"], place), place)
-    if path is not None:
-        part = Part(part.name, {**part.options, "path": path})
-    return make_dataset(part, loaded, place)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ddkit.backbone import Backbone, embed, freeze, look, maps
 from ddkit.data import DataInfo, Dataset, ImageSource
 from ddkit.distillation.bench import CPU, Bench, stand_in, tiny_dataset
-from ddkit.distillation.folder import RunFolder
+from ddkit.distillation.checkpoint import restore, save
 from ddkit.images.groups import Groups
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet
@@ -181,14 +181,14 @@ def _check_source(source: ImageSource, info: DataInfo, split: str) -> None:
 def _taken(bench: Bench, make: Callable[[], Method], folder: Path, interrupt: bool = False) -> Run:
     """Take up to `STEPS` steps; if asked, go on half-way in new objects from a checkpoint."""
     method = make()
-    run, state = bench.run(method, folder), RunFolder(folder)
+    run, state = bench.run(method, folder), folder / "checkpoint.pt"
     total = min(STEPS, method.steps(run))
     for i in range(total):
         if interrupt and i == total // 2:
-            state.save(run, method, i, "check")
+            save(state, run, method, i, "check")
             method = make()
             run = bench.run(method, folder)
-            state.restore(run, method, "check")
+            restore(state, run, method, "check")
         _check_metrics(method.step(run, i))
     method.finish(run)
     _require(run.watch.found() is None, "a gradient is not finite")

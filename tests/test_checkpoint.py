@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import tree
 
+from ddkit.distillation.checkpoint import restore
 from ddkit.distillation.folder import RunFolder, identity, new_folder, newest_set
 from ddkit.errors import CheckpointError
 from ddkit.recipes.recipe import Recipe
@@ -86,7 +87,7 @@ def saved(tmp_path: Path, loaded: Any) -> Callable[[], tuple[RunFolder, Any, Any
         for i in range(2):
             method.step(run, i)
         folder = RunFolder(tmp_path / "run")
-        folder.save(run, method, 2, "mine")
+        save(folder.checkpoint, run, method, 2, "mine")
         return folder, run, method
 
     return save
@@ -98,7 +99,7 @@ def test_a_checkpoint_restores_images_and_optimizer(
     folder, run, _ = saved()
     method = some_method(loaded)
     fresh = Bench().run(method, tmp_path)
-    assert folder.restore(fresh, method, "mine") == 2
+    assert restore(folder.checkpoint, fresh, method, "mine") == 2
     assert torch.equal(fresh.synthetic.images, run.synthetic.images)
     momentum = [o.state_dict()["state"][0]["momentum_buffer"] for o in run.optimizers]
     restored = [o.state_dict()["state"][0]["momentum_buffer"] for o in fresh.optimizers]
@@ -110,13 +111,13 @@ def test_a_checkpoint_restores_images_and_optimizer(
 def test_no_checkpoint_is_no_step(saved: Callable[[], Any]):
     folder, run, method = saved()
     folder.checkpoint.unlink()
-    assert folder.restore(run, method, "mine") == 0
+    assert restore(folder.checkpoint, run, method, "mine") == 0
 
 
 def test_a_checkpoint_of_another_run_is_refused(saved: Callable[[], Any]):
     folder, run, method = saved()
     with pytest.raises(CheckpointError, match="another run"):
-        folder.restore(run, method, "yours")
+        restore(folder.checkpoint, run, method, "yours")
 
 
 def truncated(path: Path) -> None:
@@ -157,7 +158,7 @@ def test_a_damaged_checkpoint_is_refused_in_words(damage: Any, saved: Callable[[
     folder, run, method = saved()
     damage(folder.checkpoint)
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt: damaged") as refusal:
-        folder.restore(run, method, "mine")
+        restore(folder.checkpoint, run, method, "mine")
     assert len(str(refusal.value).splitlines()) == 1
 
 

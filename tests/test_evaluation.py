@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 import ddkit
-from ddkit import api
-from ddkit.api import judge_maker, stored_spec
 from ddkit.data import Dataset
 from ddkit.errors import CheckpointError, DDKitError, IncompatibleError, RecipeError
+from ddkit.evaluation import compose
 from ddkit.evaluation import judge as judging
-from ddkit.evaluation.judge import Result, Scope, Verdict, evaluate
+from ddkit.evaluation.compose import judge_maker, stored_spec
+from ddkit.evaluation.judge import evaluate
+from ddkit.evaluation.verdict import Result, Scope, Verdict
 from ddkit.images.formation import Formation
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.images.whitening import whitened
@@ -214,7 +215,7 @@ def test_a_teacher_goes_before_the_soft_labels_of_a_set(judge: Any, tiny: Datase
 
 def test_a_teacher_sees_images_as_the_sets_are(loaded: Any, tiny: Dataset):
     data = whitened(tiny)
-    made = api._teacher(real_set(data), tiny, TeacherSpec(NET), loaded, RUNTIME)
+    made = compose._teacher(real_set(data), tiny, TeacherSpec(NET), loaded, RUNTIME)
     assert made._pool.info.whitening is data.info.whitening
     assert made._pool.folder != ProxyPool(made._pool.spec, None, tiny, RUNTIME, 0).folder  # type: ignore[arg-type]
 
@@ -401,7 +402,7 @@ def test_the_stored_protocol_goes_and_the_caller_overrides_it(set_file: Path):
 
 def test_a_foreign_set_asks_for_its_data(tiny: Dataset, loaded: Any):
     with pytest.raises(RecipeError, match="does not say which dataset"):
-        api.test_data(real_set(tiny), loaded)
+        compose.test_data(real_set(tiny), loaded)
     verdict = ddkit.evaluate(
         real_set(tiny), ["mlp"], 1, settings=["epochs=1"], dataset=tiny, baseline=False
     )

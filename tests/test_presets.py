@@ -2,8 +2,8 @@
 
 import pytest
 
-from ddkit.api import stored_spec
 from ddkit.errors import RecipeError
+from ddkit.evaluation.compose import stored_spec
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import Part
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ddkit.api import stored_spec
 from ddkit.data import Dataset
 from ddkit.distillation.bench import CPU, stand_in
+from ddkit.evaluation.compose import stored_spec
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.networks.pool import ProxyPool
 from ddkit.networks.teacher import Teacher, corrected

@@ -5,7 +5,7 @@ import torch
 
 from ddkit.data import DataInfo, Dataset, MemoryImages
 from ddkit.errors import DataError, IncompatibleError, RecipeError
-from ddkit.evaluation.judge import check_data
+from ddkit.evaluation.baselines import check_data
 from ddkit.images.real import make_dataset
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.images.whitening import fit, whitened

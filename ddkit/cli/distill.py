@@ -103,11 +103,12 @@ def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None) -> None:
 
 
 def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Terminal) -> None:
-    from ddkit.api import judged
     from ddkit.cli.evaluate import write_verdict
     from ddkit.cli.progress import print_verdict
     from ddkit.distillation.folder import VERDICT
-    from ddkit.evaluation.judge import Scope, no_baseline
+    from ddkit.evaluation.baselines import no_baseline
+    from ddkit.evaluation.compose import judged
+    from ddkit.evaluation.verdict import Scope
     from ddkit.runtime.device import open_runtime
 
     runtime = open_runtime(recipe.runtime)

@@ -11,7 +11,7 @@ import click
 from ddkit.cli import options
 
 if TYPE_CHECKING:
-    from ddkit.evaluation.judge import Verdict
+    from ddkit.evaluation.verdict import Verdict
 
 
 @click.command("eval")
@@ -57,10 +57,10 @@ def evaluate(
     Example:
       ddkit eval --archs convnet,resnet18,timm/vit_tiny_patch16_224 --seeds 5
     """
-    from ddkit import api
     from ddkit.cli.progress import print_verdict
     from ddkit.distillation.folder import VERDICT, newest_set, set_file
-    from ddkit.evaluation.judge import Scope
+    from ddkit.evaluation.compose import judged, stored_runtime, stored_spec, test_data
+    from ddkit.evaluation.verdict import Scope
     from ddkit.images.synthetic import SyntheticSet
     from ddkit.runtime.device import open_runtime
     from ddkit.runtime.storage import check_writable
@@ -75,12 +75,12 @@ def evaluate(
         settings = (*settings, f'protocol="{protocol}"')
     loaded = options.load_plugins()
     names = [a.strip() for a in archs.split(",") if a.strip()] if archs else None
-    verdict = api.judged(
+    verdict = judged(
         syn,
-        api.test_data(syn, loaded, None if data is None else str(data)),
-        api.stored_spec(syn, names, seeds, settings),
+        test_data(syn, loaded, None if data is None else str(data)),
+        stored_spec(syn, names, seeds, settings),
         loaded,
-        open_runtime(api.stored_runtime(syn, device)),
+        open_runtime(stored_runtime(syn, device)),
         reporter,
         Scope(not no_baseline, best_every),
     )

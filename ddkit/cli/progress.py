@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from ddkit.errors import Interrupted
-from ddkit.evaluation.judge import Verdict
+from ddkit.evaluation.verdict import Verdict
 from ddkit.reporter import Metrics
 from ddkit.runtime.memory import peak_resident
 from ddkit.runtime.progress import duration, read_all

@@ -1,25 +1,20 @@
-"""Checkpoints and run folders: what a run leaves behind, and how it is taken up again."""
+"""A run's folder: its files, whose run it is, and how far that has come."""
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
-import zipfile
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-import torch
 
 from ddkit.errors import CheckpointError
-from ddkit.method import Method
 from ddkit.recipes.recipe import Recipe
-from ddkit.run import Run
 from ddkit.runtime import storage
-from ddkit.runtime.storage import write_atomically, write_text
+from ddkit.runtime.storage import write_text
 
 SET, RECIPE, METRICS, GRID = "synthetic.safetensors", "recipe.toml", "metrics.jsonl", "grid.png"
 STATUS, CHECKPOINT, VERDICT = "run.json", "checkpoint.pt", "eval.json"
@@ -104,50 +99,6 @@ class RunFolder:
             raise CheckpointError(f"{self.path}: holds something else; choose another folder")
         return bool(status.get("finished"))
 
-    def save(self, run: Run, method: Method, step: int, run_identity: str) -> None:
-        """Write the state after `step` steps."""
-        state = {
-            "identity": run_identity,
-            "step": step,
-            "chunk": run.chunk,
-            "seconds": run.seconds,
-            "drawn": run.real.drawn,
-            "images": run.synthetic.images.detach(),
-            "soft": run.synthetic.soft,
-            "optimizers": [o.state_dict() for o in run.optimizers],
-            "method": method.state_dict(),
-        }
-        write_atomically(self.checkpoint, lambda path: torch.save(state, path))
-
-    def restore(self, run: Run, method: Method, run_identity: str) -> int:
-        """Load the state into `run` and `method`; return the number of steps taken, 0 if none.
-
-        Raises:
-            CheckpointError: the checkpoint is damaged or of another run.
-        """
-        if not self.checkpoint.is_file():
-            return 0
-        try:
-            state = torch.load(self.checkpoint, map_location=run.runtime.device, weights_only=True)
-            if not isinstance(state, dict):
-                raise ValueError("not a checkpoint")
-            step = int(state["step"])
-            if state["identity"] != run_identity:
-                raise CheckpointError(f"{self.checkpoint}: belongs to another run; remove it")
-            with torch.no_grad():
-                run.synthetic.images.copy_(state["images"])
-            run.synthetic.soft = state["soft"]
-            run.chunk, run.seconds = state["chunk"], float(state["seconds"])
-            run.real.drawn = int(state["drawn"])
-            for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(saved)
-            method.load_state_dict(state["method"])
-        except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
-            raise _damaged(self.checkpoint, error) from None
-        except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
-            raise _damaged(self.checkpoint, error) from None
-        return step
-
     def finish(self, **values: Any) -> None:
         """Mark the run finished and drop its checkpoint."""
         self.write_status(finished=True, **values)
@@ -177,8 +128,3 @@ def newest_set(runs: Path) -> Path:
     if not sets:
         raise CheckpointError(f"no set under {runs}{'/'}; name one, or run `ddkit distill` first")
     return sets[-1]
-
-
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return CheckpointError(f"{path}: damaged ({reason}); remove it to start over")

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ddkit.data import Dataset
+from ddkit.distillation.checkpoint import restore, save
 from ddkit.distillation.compose import Composition, compose
 from ddkit.distillation.folder import GRID, RunFolder, identity, new_folder
 from ddkit.distillation.preflight import check_disk
@@ -116,7 +117,7 @@ def prepare(parts: Composition, runtime: Runtime, reporter: Reporter) -> Run:
 def _loop(run: Run, parts: Composition, folder: RunFolder, key: str, reporter: Reporter) -> None:
     """Take the steps that are left, with checkpoints between them."""
     method, total = parts.method, parts.method.steps(run)
-    done = folder.restore(run, method, key)
+    done = restore(folder.checkpoint, run, method, key)
     if done:
         reporter.note(f"continuing {folder.path} at step {done} of {total}")
     lines = JsonLines(folder.metrics)
@@ -134,7 +135,7 @@ def _loop(run: Run, parts: Composition, folder: RunFolder, key: str, reporter: R
             except Interrupted:
                 _refuse_non_finite(run, folder, lines)
                 run.seconds = time.monotonic() - started
-                folder.save(run, method, i + 1, key)
+                save(folder.checkpoint, run, method, i + 1, key)
                 raise Interrupted(_stopped(i + 1, total, folder)) from None
             now = time.monotonic()
             run.seconds = now - started
@@ -142,7 +143,7 @@ def _loop(run: Run, parts: Composition, folder: RunFolder, key: str, reporter: R
                 _refuse_non_finite(run, folder, lines)
                 checked = now
             if checked == now and now - saved > parts.recipe.runtime.checkpoint_seconds:
-                folder.save(run, method, i + 1, key)
+                save(folder.checkpoint, run, method, i + 1, key)
                 saved = now
         method.finish(run)
         run.seconds = time.monotonic() - started

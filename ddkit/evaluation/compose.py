@@ -1,0 +1,121 @@
+"""A set and the registries to what an evaluation needs: judges, teacher, test data, protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ddkit.data import DataInfo, Dataset
+from ddkit.errors import RecipeError
+from ddkit.evaluation import judge
+from ddkit.evaluation.baselines import check_data
+from ddkit.evaluation.verdict import WHOLE, Scope, Verdict
+from ddkit.images.real import make_dataset
+from ddkit.images.synthetic import SyntheticSet
+from ddkit.networks.fresh import Build, backbone_maker, probe
+from ddkit.networks.pool import ProxyPool
+from ddkit.networks.teacher import Teacher
+from ddkit.plugins import Plugins
+from ddkit.recipes.place import Place, Source
+from ddkit.recipes.recipe import as_part, eval_spec, override
+from ddkit.recipes.resolution import full, plain, split_zca
+from ddkit.recipes.sections import EvalSpec, Part, RuntimeSpec, TeacherSpec
+from ddkit.reporter import Reporter
+from ddkit.runtime.device import Runtime
+
+
+def judged(
+    syn: SyntheticSet,
+    data: Dataset,
+    spec: EvalSpec,
+    loaded: Plugins,
+    runtime: Runtime,
+    reporter: Reporter,
+    scope: Scope = WHOLE,
+) -> Verdict:
+    """Judge `syn` by the architectures of `spec`, each under its shortest name.
+
+    The name seeds the networks: one and the same architecture gets the same ones, however many of
+    its defaults are spelled out.
+    """
+    archs = [plain(arch, loaded.backbones) for arch in spec.archs]
+    make = partial(judge_maker, plugins=loaded, info=data.info)
+    teacher = None
+    if spec.teacher is not None:
+        teacher = _teacher(syn, data, spec.teacher, loaded, runtime)
+        named = plain(spec.teacher.backbone, loaded.backbones)
+        spec = replace(spec, teacher=replace(spec.teacher, backbone=named))
+    return judge.evaluate(syn, archs, data, spec, make, runtime, reporter, teacher, scope)
+
+
+def _teacher(
+    syn: SyntheticSet, data: Dataset, spec: TeacherSpec, loaded: Plugins, runtime: Runtime
+) -> Teacher:
+    """Return the teacher, not trained yet; it sees images as the set's are: whitened, if they were.
+
+    Its backbone's options are all stated, as in a recipe that ran, so that a pool trained for
+    distilling serves as well.
+    """
+    check_data(syn, data)
+    place = Place(Source("evaluation"), "teacher.backbone")
+    make = judge_maker(spec.backbone, loaded, syn.info, place)
+    kind = replace(spec.pool(), backbone=full(spec.backbone, loaded.backbones))
+    pool = ProxyPool(kind, make, replace(data, info=syn.info), runtime, spec.seed)
+    return Teacher(pool, spec, runtime)
+
+
+def judge_maker(part: Part, plugins: Plugins, info: DataInfo, place: Place | None = None) -> Build:
+    """Return a function that builds the judge `part`, checked on blank images."""
+    place = place or Place(Source("judge"), part.name)
+    make = backbone_maker(part, plugins, place, info)
+    probe(make, info, place)
+    return make
+
+
+def stored_spec(
+    syn: SyntheticSet,
+    archs: Sequence[str] | None = None,
+    seeds: int | None = None,
+    settings: Sequence[str] = (),
+) -> EvalSpec:
+    """Return the evaluation stored with `syn`, with what the caller overrides."""
+    recipe = syn.recipe or {"backbone": "convnet"}
+    table: dict[str, Any] = deepcopy(recipe.get("eval", {}))
+    if any(item.partition("=")[0].strip() == "protocol" for item in settings):
+        table = {k: v for k, v in table.items() if k in ("archs", "seeds")}
+    if archs:
+        table["archs"] = list(archs)
+    if seeds is not None:
+        table["seeds"] = seeds
+    for item in settings:
+        changed = override(table, item)
+        for preset in table.get("presets", {}).values():  # what the caller says goes first
+            preset.pop(changed, None)
+    place = Place(Source("evaluation"))
+    return eval_spec(table, place, recipe.get("backbone", "convnet"))
+
+
+def stored_runtime(syn: SyntheticSet, device: str | None = None) -> RuntimeSpec:
+    """Return how judges of `syn` are to run: in the precision of its recipe."""
+    precision = syn.recipe.get("runtime", {}).get("precision", RuntimeSpec.precision)
+    return RuntimeSpec(device=device or RuntimeSpec.device, precision=precision)
+
+
+def test_data(syn: SyntheticSet, loaded: Plugins, path: str | None = None) -> Dataset:
+    """Read the dataset that the set names; `path` replaces the folder of images.
+
+    It is not whitened: `judge.evaluate` applies the whitening that is stored in the set.
+
+    Raises:
+        RecipeError: the set names none.
+    """
+    if "dataset" not in syn.recipe:
+        raise RecipeError("the set does not say which dataset it was made from; give one")
+    place = Place(Source("the set's recipe"), "dataset")
+    part, _ = split_zca(as_part(syn.recipe["dataset"], place), place)
+    if path is not None:
+        part = Part(part.name, {**part.options, "path": path})
+    return make_dataset(part, loaded, place)

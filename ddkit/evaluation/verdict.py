@@ -1,0 +1,88 @@
+"""What an evaluation says: results, the verdict they make, and how much of it was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from statistics import mean, stdev
+from typing import Any
+
+from ddkit.recipes.recipe import deviations
+from ddkit.recipes.sections import EvalSpec
+
+
+@dataclass(frozen=True)
+class Result:
+    """Last-epoch test accuracies, 0 to 1, of networks of one architecture trained on one thing.
+
+    `best` are the best of all tests of the same networks, selected on the test data as much
+    published code does; empty unless asked for, and never the result.
+    """
+
+    arch: str
+    subject: str
+    accuracies: tuple[float, ...]
+    seconds: float
+    best: tuple[float, ...] = ()
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    """Settings in which this architecture's training departs from the protocol's."""
+
+    @property
+    def n(self) -> int:
+        return len(self.accuracies)
+
+    @property
+    def mean(self) -> float:
+        return mean(self.accuracies)
+
+    @property
+    def std(self) -> float | None:
+        """The sample standard deviation; None of a single network."""
+        return stdev(self.accuracies) if self.n > 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"n": self.n, "mean": self.mean, "std": self.std}
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How much of an evaluation is wanted.
+
+    Attributes:
+        baseline: whether random sets are judged too.
+        best_every: test every so many epochs as well, for the best that published code reports.
+        networks: only these, by number; default all that the protocol has.
+    """
+
+    baseline: bool = True
+    best_every: int | None = None
+    networks: range | None = None
+
+
+WHOLE = Scope()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All results of one evaluation, and by what protocol they were obtained."""
+
+    spec: EvalSpec
+    results: list[Result] = field(default_factory=list)
+    teacher_accuracy: float | None = None
+
+    @property
+    def protocol(self) -> str:
+        """The protocol's name, its teacher's network, and whatever departs from it."""
+        teacher, name = self.spec.teacher, self.spec.protocol
+        departs = ", ".join(f"{k} = {v}" for k, v in deviations(self.spec).items())
+        name = f"{name} (labels of {teacher.backbone})" if teacher else name
+        return f"{name} with {departs}" if departs else name
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "protocol": self.protocol,
+            "training": asdict(self.spec.training),
+            "teacher": self.spec.teacher and asdict(self.spec.teacher),
+            "teacher_accuracy": self.teacher_accuracy,
+            "results": [r.to_dict() for r in self.results],
+        }
