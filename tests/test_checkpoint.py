@@ -81,7 +81,7 @@ def some_method(loaded: Any) -> Any:
 def saved(tmp_path: Path, loaded: Any) -> Callable[[], tuple[RunFolder, Any, Any]]:
     """A function that gives a folder with a checkpoint after two steps, and its run and method."""
 
-    def save() -> tuple[RunFolder, Any, Any]:
+    def made() -> tuple[RunFolder, Any, Any]:
         method = some_method(loaded)
         run = Bench().run(method, tmp_path)
         for i in range(2):
@@ -90,7 +90,7 @@ def saved(tmp_path: Path, loaded: Any) -> Callable[[], tuple[RunFolder, Any, Any
         save(folder.checkpoint, run, method, 2, "mine")
         return folder, run, method
 
-    return save
+    return made
 
 
 def test_a_checkpoint_restores_images_and_optimizer(

@@ -253,7 +253,7 @@ def test_a_teacher_of_the_recipe_is_trained_once_and_serves_from_the_cache(
 
 def test_a_teacher_without_epochs_of_its_own_is_refused():
     from ddkit.recipes.place import Place, Source
-    from ddkit.recipes.recipe import eval_spec
+    from ddkit.recipes.protocol import eval_spec
 
     place = Place(Source("test"), "eval")
     with pytest.raises(RecipeError, match="hard_epochs: 100 leaves none of 50 epochs"):
@@ -337,7 +337,7 @@ def test_the_spread_is_the_sample_standard_deviation():
 
 def test_the_verdict_names_what_departs_from_its_protocol():
     from ddkit.recipes.place import Place, Source
-    from ddkit.recipes.recipe import eval_spec
+    from ddkit.recipes.protocol import eval_spec
 
     place = Place(Source("test"))
     assert Verdict(eval_spec({"protocol": "dm"}, place)).protocol == "dm"

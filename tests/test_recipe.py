@@ -15,9 +15,10 @@ from ddkit.distillation.requirements import check_requirements
 from ddkit.errors import RecipeError
 from ddkit.recipes import catalog
 from ddkit.recipes.place import Place, Source
-from ddkit.recipes.recipe import Recipe, as_part, deviations, eval_spec, load_protocol
+from ddkit.recipes.protocol import deviations, eval_spec, load_protocol
+from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.resolution import check_names
-from ddkit.recipes.sections import Part, ProxySpec
+from ddkit.recipes.sections import Part, ProxySpec, as_part
 
 FULL = """\
 seed = 3

@@ -20,7 +20,7 @@ from ddkit.images.synthetic import SyntheticSet
 from ddkit.networks.pool import ProxyPool
 from ddkit.networks.teacher import Teacher, corrected
 from ddkit.recipes.place import Place, Source
-from ddkit.recipes.recipe import eval_spec, eval_table
+from ddkit.recipes.protocol import eval_spec, eval_table
 from ddkit.recipes.resolution import full
 from ddkit.recipes.sections import Part, TeacherSpec
 from ddkit.reporter import Silent

@@ -20,9 +20,10 @@ from ddkit.networks.pool import ProxyPool
 from ddkit.networks.teacher import Teacher
 from ddkit.plugins import Plugins
 from ddkit.recipes.place import Place, Source
-from ddkit.recipes.recipe import as_part, eval_spec, override
+from ddkit.recipes.protocol import eval_spec
+from ddkit.recipes.recipe import override
 from ddkit.recipes.resolution import full, plain, split_zca
-from ddkit.recipes.sections import EvalSpec, Part, RuntimeSpec, TeacherSpec
+from ddkit.recipes.sections import EvalSpec, Part, RuntimeSpec, TeacherSpec, as_part
 from ddkit.reporter import Reporter
 from ddkit.runtime.device import Runtime
 

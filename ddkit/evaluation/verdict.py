@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
-from ddkit.recipes.recipe import deviations
+from ddkit.recipes.protocol import deviations
 from ddkit.recipes.sections import EvalSpec
 
 

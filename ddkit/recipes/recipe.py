@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ddkit.errors import RecipeError, near
-from ddkit.options import Count, NonNegative, Whole, checked, convert
+from ddkit.options import NonNegative, Whole, convert
 from ddkit.recipes import catalog
 from ddkit.recipes.place import Place, Source
+from ddkit.recipes.protocol import eval_spec, eval_table
 from ddkit.recipes.sections import (
     EvalSpec,
     Part,
     ProxySpec,
     RuntimeSpec,
     SyntheticSpec,
-    TeacherSpec,
-    TrainSpec,
+    as_part,
+    as_table,
+    part_table,
+    plain_table,
+    section,
 )
 
-SEEDS = 5  # judges of each architecture, unless the recipe says
 REQUIRED = ("dataset", "backbone", "method")
 SECTIONS = (
     *("seed", "dataset", "backbone", "synthetic", "method"),
@@ -74,9 +77,9 @@ class Recipe:
         tree = _copy(table)
         paths = frozenset(override(tree, item) for item in overrides)
         source = dataclasses.replace(source, overridden=paths)
-        top = Place(source)
+        top, there_are = Place(source), f"; there are: {', '.join(SECTIONS)}"
         problems = [
-            f"{top / key}: unknown section{near(key, SECTIONS) or '; there are: ' + _and(SECTIONS)}"
+            f"{top / key}: unknown section{near(key, SECTIONS) or there_are}"
             for key in tree
             if key not in SECTIONS
         ]
@@ -89,11 +92,11 @@ class Recipe:
             dataset=as_part(tree["dataset"], top / "dataset"),
             backbone=as_part(tree["backbone"], top / "backbone"),
             method=as_part(tree["method"], top / "method"),
-            synthetic=_section(SyntheticSpec, tree.get("synthetic", {}), top / "synthetic"),
+            synthetic=section(SyntheticSpec, tree.get("synthetic", {}), top / "synthetic"),
             regularizers=_regularizers(tree.get("regularizers", []), top / "regularizers"),
             proxies=_proxies(tree.get("proxies"), top / "proxies"),
             eval=eval_spec(tree.get("eval", {}), top / "eval", tree["backbone"]),
-            runtime=_section(RuntimeSpec, tree.get("runtime", {}), top / "runtime"),
+            runtime=section(RuntimeSpec, tree.get("runtime", {}), top / "runtime"),
             seed=convert(tree.get("seed", 0), Whole, top / "seed"),
             source=source,
         )
@@ -105,107 +108,19 @@ class Recipe:
     def table(self) -> dict[str, Any]:
         """Return the resolved recipe as a plain table that `parse` reads back to an equal one."""
         table: dict[str, Any] = {"seed": self.seed}
-        table |= {key: _part_table(getattr(self, key)) for key in ("dataset", "backbone")}
-        table["synthetic"] = _plain(self.synthetic)
-        table["method"] = _part_table(self.method)
+        table |= {key: part_table(getattr(self, key)) for key in ("dataset", "backbone")}
+        table["synthetic"] = plain_table(self.synthetic)
+        table["method"] = part_table(self.method)
         if self.proxies is not None:
-            table["proxies"] = _plain(self.proxies)
+            table["proxies"] = plain_table(self.proxies)
         if self.regularizers:
             table["regularizers"] = [
                 {"name": part.name, "weight": weight, **part.options}
                 for weight, part in self.regularizers
             ]
         table["eval"] = eval_table(self.eval)
-        table["runtime"] = _plain(self.runtime)
+        table["runtime"] = plain_table(self.runtime)
         return table
-
-
-def as_part(value: Any, place: Place) -> Part:
-    """Read ``"name"`` or ``{ name = "…", option = … }``."""
-    if isinstance(value, str):
-        return Part(value)
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise RecipeError(f'{place}: must be a name or a table {{ name = "…" }}, not {value!r}')
-    return Part(value["name"], {k: v for k, v in value.items() if k != "name"})
-
-
-def eval_spec(value: Any, place: Place, backbone: Any = "convnet") -> EvalSpec:
-    """Read ``[eval]``: who judges, and a named protocol with whatever it overrides.
-
-    A setting given here also goes before the protocol's presets, unless these are given too.
-    """
-    table = _as_table(value, place)
-    name = convert(table.pop("protocol", "dm"), str, place / "protocol")
-    protocol = load_protocol(name, place / "protocol", backbone)
-    own_teacher = table.pop("teacher", None)
-    teacher = _teacher(own_teacher, place / "teacher", backbone, protocol.teacher)
-    archs = table.pop("archs", [backbone])
-    if not isinstance(archs, list) or not archs:
-        raise RecipeError(f"{place / 'archs'}: must be a list of backbones, not {archs!r}")
-    parts = tuple(as_part(a, place / "archs" / str(i)) for i, a in enumerate(archs))
-    seeds = convert(table.pop("seeds", SEEDS), Count, place / "seeds")
-    presets = table.pop("presets", None)
-    own = checked(TrainSpec, table, place)
-    if presets is None:
-        presets = {p: _without(v, own) for p, v in protocol.presets.items()}
-    presets = _presets(presets, place / "presets")
-    training = dataclasses.replace(protocol.training, **own)
-    spec = EvalSpec(parts, seeds, name, training, presets, teacher)
-    _check_teacher(spec, place / "teacher")
-    return spec
-
-
-def eval_table(spec: EvalSpec) -> dict[str, Any]:
-    """Return `spec` as the ``[eval]`` table that reads back to it."""
-    table: dict[str, Any] = {"archs": [_part_table(a) for a in spec.archs], "seeds": spec.seeds}
-    table |= {"protocol": spec.protocol} | _plain(spec.training)
-    if spec.teacher is not None:
-        table["teacher"] = _plain(spec.teacher)
-    return table | {"presets": {p: _tomlable(dict(v)) for p, v in spec.presets.items()}}
-
-
-def load_protocol(name: str, place: Place, backbone: Any = "convnet") -> EvalSpec:
-    """Return the evaluation protocol called `name`: its training, and presets for architectures.
-
-    A teacher whose backbone it leaves open is a `backbone`.
-
-    Raises:
-        RecipeError: there is none of that name.
-    """
-    files = catalog.protocols()
-    if name not in files:
-        hint = near(name, files) or f"; there are: {_and(files)}"
-        raise RecipeError(f"{place}: no protocol is called {name!r}{hint}")
-    text = files[name].read_text(encoding="utf-8")
-    table, here = tomllib.loads(text), Place(Source(files[name].name, text))
-    presets = _presets(table.pop("presets", {}), here / "presets")
-    teacher = _teacher(table.pop("teacher", None), here / "teacher", backbone)
-    training = TrainSpec(**checked(TrainSpec, table, here))
-    return EvalSpec((Part("convnet"),), SEEDS, name, training, presets, teacher)
-
-
-def deviations(spec: EvalSpec) -> dict[str, Any]:
-    """Return the settings in which `spec` departs from the protocol it names, presets aside."""
-    named = load_protocol(spec.protocol, Place(Source("protocol")))
-    own, published = _settings(spec), _settings(named)
-    return {k: own.get(k) for k in {**own, **published} if own.get(k) != published.get(k)}
-
-
-def _settings(spec: EvalSpec) -> dict[str, Any]:
-    """Return training and teacher, flat; no protocol names the teacher's backbone."""
-    flat = dataclasses.asdict(spec.training)
-    teacher = spec.teacher or TeacherSpec()
-    flat |= {f"teacher.{k}": v for k, v in _without(_plain(teacher), ("backbone",)).items()}
-    return flat
-
-
-def _presets(value: Any, place: Place) -> dict[str, dict[str, Any]]:
-    table = _as_table(value, place)
-    return {p: checked(TrainSpec, _as_table(v, place / p), place / p) for p, v in table.items()}
-
-
-def _without(table: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    return {key: value for key, value in table.items() if key not in keys}
 
 
 def _regularizers(value: Any, place: Place) -> tuple[tuple[float, Part], ...]:
@@ -225,45 +140,10 @@ def _regularizers(value: Any, place: Place) -> tuple[tuple[float, Part], ...]:
 def _proxies(value: Any, place: Place) -> ProxySpec | None:
     if value is None:
         return None
-    table = _as_table(value, place)
+    table = as_table(value, place)
     if "backbone" in table:
         table["backbone"] = as_part(table["backbone"], place / "backbone")
-    return _section(ProxySpec, table, place)
-
-
-def _teacher(
-    value: Any, place: Place, backbone: Any, base: TeacherSpec | None = None
-) -> TeacherSpec | None:
-    """Read ``[eval.teacher]``, which changes the protocol's teacher, if it has one."""
-    if value is None:
-        return base
-    table = _as_table(value, place)
-    if base is None or "backbone" in table:
-        table["backbone"] = as_part(table.get("backbone", backbone), place / "backbone")
-    own = checked(TeacherSpec, table, place)
-    return TeacherSpec(**own) if base is None else dataclasses.replace(base, **own)
-
-
-def _check_teacher(spec: EvalSpec, place: Place) -> None:
-    """Refuse hard labels in all epochs: such a teacher would do nothing."""
-    if spec.teacher is None:
-        return
-    fewest = min(spec.training_of(arch).epochs for arch in spec.archs)
-    if spec.teacher.hard_epochs >= fewest:
-        raise RecipeError(
-            f"{place / 'hard_epochs'}: {spec.teacher.hard_epochs} leaves none of {fewest} epochs "
-            f"for the teacher's labels; lower it or raise epochs"
-        )
-
-
-def _section(spec: type[Any], value: Any, place: Place) -> Any:
-    return spec(**checked(spec, _as_table(value, place), place))
-
-
-def _as_table(value: Any, place: Place) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise RecipeError(f"{place}: must be a table, not {value!r}")
-    return dict(value)
+    return section(ProxySpec, table, place)
 
 
 def override(tree: dict[str, Any], item: str) -> str:
@@ -312,24 +192,3 @@ def _copy(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _copy(v) for k, v in value.items()}
     return [_copy(v) for v in value] if isinstance(value, list) else value
-
-
-def _part_table(part: Part) -> dict[str, Any]:
-    return {"name": part.name, **{k: _tomlable(v) for k, v in part.options.items()}}
-
-
-def _plain(spec: Any) -> dict[str, Any]:
-    values = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)}
-    return {k: _tomlable(v) for k, v in values.items() if v is not None}
-
-
-def _tomlable(value: Any) -> Any:
-    if isinstance(value, Part):
-        return _part_table(value)
-    if isinstance(value, list | tuple):
-        return [_tomlable(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _and(names: Iterable[str]) -> str:
-    return ", ".join(names)

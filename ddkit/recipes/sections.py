@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal
 
+from ddkit.errors import RecipeError
 from ddkit.images.augment import Strategy
-from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Whole
+from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Whole, checked
+from ddkit.recipes.place import Place
 
 
 @dataclass(frozen=True)
@@ -185,3 +188,48 @@ class RuntimeSpec:
     chunk: Literal["auto"] | Count = "auto"
     micro_batch: Literal["auto"] | Count = "auto"
     checkpoint_seconds: Positive = 60.0
+
+
+def as_part(value: Any, place: Place) -> Part:
+    """Read ``"name"`` or ``{ name = "…", option = … }``.
+
+    Raises:
+        RecipeError: it is neither.
+    """
+    if isinstance(value, str):
+        return Part(value)
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise RecipeError(f'{place}: must be a name or a table {{ name = "…" }}, not {value!r}')
+    return Part(value["name"], {k: v for k, v in value.items() if k != "name"})
+
+
+def as_table(value: Any, place: Place) -> dict[str, Any]:
+    """Return a copy of the table `value`; errors as in `as_part`."""
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"{place}: must be a table, not {value!r}")
+    return dict(value)
+
+
+def section(spec: type[Any], value: Any, place: Place) -> Any:
+    """Read one of the sections above from the table `value`."""
+    return spec(**checked(spec, as_table(value, place), place))
+
+
+def part_table(part: Part) -> dict[str, Any]:
+    """Return the table that `as_part` reads back."""
+    return {"name": part.name, **{k: toml_value(v) for k, v in part.options.items()}}
+
+
+def plain_table(spec: Any) -> dict[str, Any]:
+    """Return the table that `section` reads back."""
+    values = {f.name: getattr(spec, f.name) for f in fields(spec)}
+    return {k: toml_value(v) for k, v in values.items() if v is not None}
+
+
+def toml_value(value: Any) -> Any:
+    """Return `value` as TOML has it: tables, lists and plain values."""
+    if isinstance(value, Part):
+        return part_table(value)
+    if isinstance(value, list | tuple):
+        return [toml_value(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
