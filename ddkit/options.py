@@ -48,6 +48,26 @@ NonNegative = Annotated[float, Range(min=0)]
 Fraction = Annotated[float, Range(min=0, max=1)]
 Momentum = Annotated[float, Range(min=0, below=1)]
 
+CHAIN = "chain:"
+OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
+"""The names of the operations in `ddkit.images.augment`, here so that checking needs no torch."""
+
+
+class _Strategies:
+    """The strings that name a strategy."""
+
+    def __contains__(self, value: str) -> bool:
+        names = value.removeprefix(CHAIN).split("_")
+        return value == "none" or (set(names) <= set(OPERATIONS) and len(set(names)) == len(names))
+
+    def __str__(self) -> str:
+        return f"'none' or names out of {', '.join(OPERATIONS)}, joined by '_'"
+
+
+Strategy = Annotated[str, _Strategies()]
+"""``color_crop_cutout``: one of the named operations per call (DSA). ``chain:color_crop_cutout``:
+flip, then colour, then one of the rest, then cutout, as far as named (IDC, NCFM)."""
+
 
 @dataclass(frozen=True)
 class Option:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import tree
 
-from ddkit.distillation.checkpoint import restore
+from ddkit.distillation.checkpoint import restore, save
 from ddkit.distillation.folder import RunFolder, identity, new_folder, newest_set
 from ddkit.errors import CheckpointError
 from ddkit.recipes.recipe import Recipe

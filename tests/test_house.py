@@ -49,7 +49,8 @@ def module(path: Path) -> str:
 
 def home(name: str) -> str:
     """Return the door or room that a dotted name of the house belongs to."""
-    return name.split(".")[0]
+    first = name.split(".")[0]
+    return "recipes" if first == "options" else first  # until checking leaves it
 
 
 def floor(name: str) -> int:
@@ -98,9 +99,7 @@ def test_every_core_file_has_a_floor():
     assert doors == known, f"not in FLOORS: {doors - known}; not there: {known - doors}"
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in CORE if module(p) not in ("__init__", "recipes.sections")], ids=key
-)
+@pytest.mark.parametrize("path", [p for p in CORE if module(p) != "__init__"], ids=key)
 def test_a_core_file_imports_lower_floors_and_its_own_room_alone(path: Path):
     own = home(module(path))
     for name in house(imports(parsed(path))):

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from ddkit.errors import RecipeError
-from ddkit.images.augment import Strategy
 from ddkit.options import (
     Count,
     Fraction,
@@ -17,6 +16,7 @@ from ddkit.options import (
     NonNegative,
     Positive,
     Range,
+    Strategy,
     Whole,
     bind,
     checked,

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import floor, pi
-from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
 from ddkit.images.groups import Groups
+from ddkit.options import CHAIN
+from ddkit.options import OPERATIONS as NAMES
 
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 CROP, CUTOUT, SCALE, ROTATE = 0.125, 0.5, 1.2, 15.0  # ratios of the size, a factor, degrees
@@ -108,35 +109,7 @@ def rotate(x: Tensor, u: Tensor) -> Tensor:
     return turn(x, (u[:, 0] - 0.5) * (2 * ROTATE * pi / 180))
 
 
-OPERATIONS = {
-    "color": color,
-    "crop": crop,
-    "cutout": cutout,
-    "flip": flip,
-    "scale": scale,
-    "rotate": rotate,
-}
-
-
-CHAIN = "chain:"
-
-
-class _Strategies:
-    """The strings that name a strategy."""
-
-    def __contains__(self, value: str) -> bool:
-        names = value.removeprefix(CHAIN).split("_")
-        return value == "none" or (
-            set(names) <= OPERATIONS.keys() and len(set(names)) == len(names)
-        )
-
-    def __str__(self) -> str:
-        return f"'none' or names out of {', '.join(OPERATIONS)}, joined by '_'"
-
-
-Strategy = Annotated[str, _Strategies()]
-"""``color_crop_cutout``: one of the named operations per call (DSA). ``chain:color_crop_cutout``:
-flip, then colour, then one of the rest, then cutout, as far as named (IDC, NCFM)."""
+OPERATIONS = dict(zip(NAMES, (color, crop, cutout, flip, scale, rotate), strict=True))
 
 
 @dataclass(frozen=True)

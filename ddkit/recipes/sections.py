@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddkit.errors import RecipeError
-from ddkit.images.augment import Strategy
-from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Whole, checked
+from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Strategy, Whole, checked
 from ddkit.recipes.place import Place
 
 
@@ -61,7 +60,7 @@ class TrainSpec:
     rate by `gamma` and starts the optimizer anew (methods/dm, section 6).
     ``steps`` multiplies the rate by `gamma` at each of `milestones`, fractions of `epochs` rounded
     down; the optimizer goes on.
-    `augmentation`: operations drawn per batch, parameters per image; see `augment.Strategy`.
+    `augmentation`: operations drawn per batch, parameters per image; see `options.Strategy`.
     `cutmix`: the probability that a batch is mixed with a shuffle of itself.
     """
 

@@ -11,9 +11,9 @@ from typing import ClassVar
 from torch.optim import SGD
 
 from ddkit import hookimpl
-from ddkit.images.augment import Strategy, draw_per_class
+from ddkit.images.augment import draw_per_class
 from ddkit.method import Method
-from ddkit.options import Count, Momentum, Positive
+from ddkit.options import Count, Momentum, Positive, Strategy
 from ddkit.reporter import Metrics
 from ddkit.run import Run, added
 from ddkit_methods.class_losses import mean_matching

@@ -19,11 +19,11 @@ from ddkit import hookimpl
 from ddkit.backbone import has_batch_statistics
 from ddkit.data import DataInfo
 from ddkit.errors import IncompatibleError, RecipeError
-from ddkit.images.augment import Strategy, draw_per_class
+from ddkit.images.augment import draw_per_class
 from ddkit.method import Method
 from ddkit.networks.gradients import Gradients, check_twice_differentiable
 from ddkit.networks.training import fit
-from ddkit.options import Count, Momentum, Positive
+from ddkit.options import Count, Momentum, Positive, Strategy
 from ddkit.recipes.sections import SyntheticSpec, TrainSpec
 from ddkit.regularizer import FIELDS
 from ddkit.reporter import Metrics, Silent

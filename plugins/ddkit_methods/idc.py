@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from ddkit import hookimpl
 from ddkit.data import DataInfo
 from ddkit.errors import IncompatibleError
-from ddkit.images.augment import Strategy, draw_per_class
+from ddkit.images.augment import draw_per_class
 from ddkit.images.groups import Groups
 from ddkit.images.optimizers import ClassSweep
 from ddkit.method import Method
 from ddkit.networks.gradients import Gradients, check_twice_differentiable
 from ddkit.networks.training import fit, make_optimizer
-from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Whole
+from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Strategy, Whole
 from ddkit.recipes.sections import ProxySpec, SyntheticSpec, TrainSpec
 from ddkit.regularizer import FIELDS
 from ddkit.reporter import Metrics, Silent

@@ -15,10 +15,10 @@ from ddkit import hookimpl
 from ddkit.backbone import Backbone
 from ddkit.data import DataInfo
 from ddkit.errors import RecipeError
-from ddkit.images.augment import Strategy, draw_per_class
+from ddkit.images.augment import draw_per_class
 from ddkit.images.optimizers import ClassSweep
 from ddkit.method import Method
-from ddkit.options import Count, Momentum, NonNegative, Positive
+from ddkit.options import Count, Momentum, NonNegative, Positive, Strategy
 from ddkit.recipes.sections import SyntheticSpec
 from ddkit.reporter import Metrics
 from ddkit.run import Run, added

@@ -16,11 +16,11 @@ from ddkit import hookimpl
 from ddkit.backbone import Backbone
 from ddkit.data import DataInfo
 from ddkit.errors import RecipeError
-from ddkit.images.augment import Strategy, draw_per_class
+from ddkit.images.augment import draw_per_class
 from ddkit.images.groups import Groups
 from ddkit.images.optimizers import AdamWSweep, ClassSweep
 from ddkit.method import Method
-from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Whole
+from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Strategy, Whole
 from ddkit.recipes.sections import ProxySpec, SyntheticSpec
 from ddkit.reporter import Metrics
 from ddkit.run import Run, added
