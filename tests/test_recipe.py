@@ -130,10 +130,18 @@ def test_what_departs_from_a_protocol_is_named():
     assert deviations(spec) == {"epochs": 300}
 
 
-def test_shipped_recipes_are_those_of_the_checkout():
-    assert {p.name for p in (ROOT / "recipes").glob("*.toml")} == {
-        p.name for p in catalog.recipes().values()
-    }
+FILES = sorted((ROOT / "recipes").rglob("*.toml"))
+
+
+def test_what_ships_is_every_file_of_the_checkout_each_under_a_name_of_its_own():
+    names = [*catalog.recipes(), *catalog.protocols()]
+    assert sorted(names) == sorted(p.stem for p in FILES)
+
+
+@pytest.mark.parametrize("path", catalog.recipes().values(), ids=lambda p: p.stem)
+def test_a_recipe_lies_in_the_folder_of_its_method_whose_name_opens_its_own(path: Path):
+    assert path.parent.name == Recipe.load(path).method.name
+    assert path.stem.startswith(f"{path.parent.name}-")
 
 
 # Overrides

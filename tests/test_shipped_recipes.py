@@ -1,9 +1,15 @@
 """Every shipped recipe composes, on stand-in data of the right shape, and opens as it should."""
 
+import json
+import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 
 from ddkit.data import DataInfo, Dataset
 from ddkit.distillation.compose import compose
@@ -68,3 +74,48 @@ def test_every_shipped_recipe_opens_with_paper_setting_accuracy_and_command(path
     assert all(line.startswith("#") for line in head.splitlines())
     for word in ("# Paper", "Setting: ", "Reported: ", f"Command: ddkit distill {path.stem} "):
         assert word in head, f"{path.name} does not say {word!r}"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder of a wheel built from this checkout and laid out as pip does."""
+    pytest.importorskip("hatchling", reason="hatchling builds the wheel; it is in ddkit[test]")
+    target = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(target)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = target.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(target / "site")
+    return target / "site"
+
+
+def test_a_wheel_holds_every_recipe_and_protocol_in_its_folder(installed):
+    inside, checkout = installed / "ddkit" / "recipes" / "shipped", ROOT / "recipes"
+    held, ours = (
+        {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.toml")}
+        for folder in (inside, checkout)
+    )
+    assert held == ours
+
+
+def test_an_installed_package_finds_its_own_recipes_and_protocols(installed):
+    script = (
+        "import json\n"
+        "from ddkit.recipes import catalog\n"
+        "found = (catalog.recipes(), catalog.protocols(), {'folder': catalog.folder()})\n"
+        "print(json.dumps([{n: str(p) for n, p in files.items()} for files in found]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=installed,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    recipes, protocols, place = json.loads(done.stdout)
+    assert (list(recipes), list(protocols)) == ([*catalog.recipes()], [*catalog.protocols()])
+    assert Path(place["folder"]) == installed / "ddkit" / "recipes" / "shipped"
+    for path in (*recipes.values(), *protocols.values()):
+        assert Path(path).is_relative_to(place["folder"])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from ddkit.errors import RecipeError, near
+
+PROTOCOLS = "protocols"
 
 
 def folder() -> Path:
@@ -19,13 +22,21 @@ def folder() -> Path:
 
 
 def recipes() -> dict[str, Path]:
-    """Return the shipped recipes by name, the file name without its ending."""
-    return {p.stem: p for p in sorted(folder().glob("*.toml"))}
+    """Return the shipped recipes by name, the file name without its ending.
+
+    Each lies in the folder of its method; the folder of protocols is none.
+    """
+    return _by_name(p for p in folder().glob("*/*.toml") if p.parent.name != PROTOCOLS)
 
 
 def protocols() -> dict[str, Path]:
     """Return the evaluation protocols by name."""
-    return {p.stem: p for p in sorted((folder() / "protocols").glob("*.toml"))}
+    return _by_name((folder() / PROTOCOLS).glob("*.toml"))
+
+
+def _by_name(files: Iterable[Path]) -> dict[str, Path]:
+    found = {p.stem: p for p in files}
+    return {name: found[name] for name in sorted(found)}
 
 
 def find_recipe(name_or_path: Path | str) -> Path:
