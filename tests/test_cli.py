@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ddkit.cli import cli
+from ddkit.recipes import catalog
 from ddkit.recipes.recipe import Recipe
 
 NAMES = {"grid.png", "metrics.jsonl", "recipe.toml", "run.json", "synthetic.safetensors"}
@@ -196,6 +197,104 @@ def test_recipes_are_listed_shown_and_copied():
     assert Path("mine.toml").read_text() == shown
 
 
+def recipe_rows(*words: str) -> list[dict[str, Any]]:
+    """Return the rows that `words` leave of the recipes, which are those of the plain listing."""
+    rows = json.loads(ddkit("recipes", "list", *words, "--json").out)
+    plain = ddkit("recipes", "list", *words)
+    assert (plain.code, [row["name"] for row in rows]) == (
+        0,
+        [line.split()[0] for line in plain.out.splitlines()],
+    )
+    return rows
+
+
+@pytest.mark.parametrize("name", catalog.recipes())
+def test_a_row_says_of_a_recipe_what_it_loads_as(name: str):
+    recipe, facts = Recipe.load(name), catalog.facts(catalog.recipes()[name])
+    assert facts.method == recipe.method.name
+    assert facts.dataset == recipe.dataset.name
+    assert facts.ipc == recipe.synthetic.ipc
+    assert facts.regularizers == tuple(part.name for _, part in recipe.regularizers)
+
+
+def test_rows_tell_method_dataset_ipc_and_regularizers_beside_name_and_title():
+    (row,) = recipe_rows("idm-iid-cmi-cifar10-ipc10")
+    assert row.pop("title").startswith("IDM + IID + CMI on CIFAR-10")
+    assert row == {
+        "name": "idm-iid-cmi-cifar10-ipc10",
+        "method": "idm",
+        "dataset": "cifar10",
+        "ipc": 10,
+        "regularizers": ["centralize", "covariance", "cmi"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "holds"),
+    [
+        (("--method", "dm"), lambda row: row["method"] == "dm"),
+        (("--dataset", "folder"), lambda row: row["dataset"] == "folder"),
+        (("--ipc", "1"), lambda row: row["ipc"] == 1),
+        (("--regularizer", "cmi"), lambda row: "cmi" in row["regularizers"]),
+        (("--regularizer", "none"), lambda row: not row["regularizers"]),
+        (
+            ("--method", "idm", "--ipc", "10", "--regularizer", "covariance"),
+            lambda row: (
+                (row["method"], row["ipc"]) == ("idm", 10) and "covariance" in row["regularizers"]
+            ),
+        ),
+        (
+            ("CIFAR10", "iid", "--ipc", "50"),
+            lambda row: "cifar10" in row["name"] and "-iid-" in row["name"] and row["ipc"] == 50,
+        ),
+        (("as a folder of JPEG",), lambda row: "as a folder of JPEG" in row["title"]),
+    ],
+)
+def test_a_filter_leaves_those_recipes_that_meet_it_and_no_others(
+    words: tuple[str, ...], holds: Callable[[dict[str, Any]], bool]
+):
+    every = recipe_rows()
+    assert 0 < len(recipe_rows(*words)) < len(every) == len(catalog.recipes())
+    assert recipe_rows(*words) == [row for row in every if holds(row)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--method", "dmm"), ("--method", "'dmm'", "did you mean 'dm'", "herding")),
+        (("--method", "DM"), ("did you mean 'dm'",)),
+        (("--dataset", "tiny-imagenet"), ("did you mean 'tiny_imagenet'", "svhn")),
+        (("--ipc", "7"), ("--ipc", "7", "there are: 1, 10, 20, 50, 100")),
+        (("--regularizer", "covarianse"), ("did you mean 'covariance'", "none")),
+    ],
+)
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
+def test_a_value_that_no_recipe_has_is_refused_with_near_names_and_those_there_are(
+    words: tuple[str, ...], said: tuple[str, ...], form: list[str]
+):
+    refused(ddkit("recipes", "list", *words, *form), 2, *said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("--method", "herding", "--regularizer", "cmi"),
+            ("--method herding, --regularizer cmi", "without --method herding: "),
+        ),
+        (("herding", "cmi", "svhn", "--ipc", "1000"), ("leave out more than one",)),
+        (("cifra10",), ("'cifra10'", "did you mean 'cifar10'")),
+        (("xyzzy",), ("'xyzzy'", "leave it out")),
+    ],
+)
+def test_filters_that_leave_no_recipe_say_how_to_loosen_them(
+    words: tuple[str, ...], said: tuple[str, ...]
+):
+    plain, rows = (ddkit("recipes", "list", *words, *form) for form in ([], ["--json"]))
+    refused(plain, 0, *said)
+    assert (rows.code, rows.out, rows.err) == (0, "[]\n", plain.err)
+
+
 def test_recipes_copy_overwrites_only_by_force():
     Path("mine.toml").write_text("mine")
     refused(ddkit("recipes", "copy", "dm-digits-ipc1", "mine.toml"), 2, "mine.toml", "--force")
@@ -265,7 +364,11 @@ def test_the_cache_is_listed_and_pruned(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["recipes", "list"], ["distill", "--help"]]
+    "words",
+    [
+        *(["--help"], ["--version"], ["distill", "--help"]),
+        *(["recipes", "list"], ["recipes", "list", "digits", "--method", "dm"]),
+    ],
 )
 def test_what_needs_no_torch_imports_neither_torch_nor_plugins(words: list[str]):
     script = (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,22 +25,86 @@ def recipes() -> None:
 
 
 @recipes.command("list")
+@click.argument("words", nargs=-1)
+@click.option("--method", metavar="NAME", help="Only recipes of this method.")
+@click.option("--dataset", metavar="NAME", help="Only recipes on this dataset.")
+@click.option("--ipc", type=int, metavar="N", help="Only recipes of N images per class.")
+@click.option("--regularizer", metavar="NAME", help='Only those with this one; "none": with none.')
 @options.as_json
-def list_(as_json: bool) -> None:
+def list_(words: tuple[str, ...], as_json: bool, **filters: str | int | None) -> None:
     """List the shipped recipes, with the first line of each.
+
+    Options go by what a recipe says; each of WORDS must occur in its name or first line.
 
     \b
     Example:
-      ddkit recipes list
+      ddkit recipes list cifar10 --method dm --ipc 10
     """
-    titles = {name: _title(path) for name, path in catalog.recipes().items()}
+    files = catalog.recipes()
+    titles = {name: catalog.title(path) for name, path in files.items()}
+    given = {key: value for key, value in filters.items() if value is not None}
+    # Reading 200 files costs 30 ms, which names and titles do without.
+    facts = {n: catalog.facts(path) for n, path in files.items()} if given or as_json else {}
+    met = _with_words(titles, words) | _with_values(facts, given)
+    chosen = [name for name in titles if all(name in names for names in met.values())]
+    if not chosen:
+        click.echo(_how_to_loosen(met, titles), err=True)
     if as_json:
-        rows = [{"name": name, "title": title} for name, title in titles.items()]
+        rows = [{"name": n, "title": titles[n], **facts[n]._asdict()} for n in chosen]
         click.echo(json.dumps(rows, indent=2))
         return
-    width = max(map(len, titles), default=0)
-    for name, title in titles.items():
-        click.echo(f"{name:<{width}}  {title}")
+    width = max(map(len, chosen), default=0)
+    for name in chosen:
+        click.echo(f"{name:<{width}}  {titles[name]}")
+
+
+def _with_words(titles: Mapping[str, str], words: Iterable[str]) -> dict[str, set[str]]:
+    """Return for every word the names of the recipes in whose name or title it occurs."""
+    texts = {name: f"{name}\n{title}".casefold() for name, title in titles.items()}
+    return {w: {name for name, text in texts.items() if w.casefold() in text} for w in words}
+
+
+def _with_values(
+    facts: Mapping[str, catalog.Facts], given: Mapping[str, str | int]
+) -> dict[str, set[str]]:
+    """Return for every option given, as typed, the names of the recipes that meet it.
+
+    Raises:
+        RecipeError: no recipe has that value.
+    """
+    met = {}
+    for key, value in given.items():
+        values = {name: _values(row, key) for name, row in facts.items()}
+        met[f"--{key} {value}"] = {name for name, own in values.items() if value in own}
+        if not met[f"--{key} {value}"]:
+            known = [str(v) for v in sorted(set[Any]().union(*values.values()))]
+            hint = near(str(value).casefold(), known)
+            raise RecipeError(
+                f"--{key}: no shipped recipe has {value!r}{hint}; there are: {', '.join(known)}"
+            )
+    return met
+
+
+def _values(facts: catalog.Facts, key: str) -> set[str | int]:
+    if key == "regularizer":
+        return set(facts.regularizers) or {"none"}
+    return {getattr(facts, key)}
+
+
+def _how_to_loosen(met: Mapping[str, set[str]], titles: Mapping[str, str]) -> str:
+    """Return the line for conditions that no recipe meets together."""
+    for word, names in met.items():
+        if not names:
+            parts = {part for name in titles for part in name.split("-")}
+            hint = near(word.casefold(), parts) or "; leave it out"
+            return f"no shipped recipe has {word!r} in its name or first line{hint}"
+    ways = []
+    for left_out in met:
+        others = (names for condition, names in met.items() if condition != left_out)
+        if count := len(set(titles).intersection(*others)):
+            ways.append(f"without {left_out}: {count}")
+    hint = ", ".join(ways) or "leave out more than one"
+    return f"no shipped recipe meets all of {', '.join(met)}; {hint}"
 
 
 @recipes.command()
@@ -82,8 +148,3 @@ def _find(name: str) -> Path:
         hint = near(name, files) or "; `ddkit recipes list` shows them"
         raise RecipeError(f"no shipped recipe is called {name!r}{hint}")
     return files[name]
-
-
-def _title(path: Path) -> str:
-    with path.open(encoding="utf-8") as file:
-        return file.readline().lstrip("# ").rstrip()

@@ -5,10 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ddkit.errors import RecipeError, near
 
 PROTOCOLS = "protocols"
+
+
+class Facts(NamedTuple):
+    """What a shipped recipe is told apart by, as its file says."""
+
+    method: str
+    dataset: str
+    ipc: int
+    regularizers: tuple[str, ...]
 
 
 def folder() -> Path:
@@ -37,6 +47,34 @@ def protocols() -> dict[str, Path]:
 def _by_name(files: Iterable[Path]) -> dict[str, Path]:
     found = {p.stem: p for p in files}
     return {name: found[name] for name in sorted(found)}
+
+
+def title(path: Path) -> str:
+    """Return the first line of a recipe or protocol, without its mark."""
+    with path.open(encoding="utf-8") as file:
+        return file.readline().lstrip("# ").rstrip()
+
+
+def facts(path: Path) -> Facts:
+    """Return what the shipped recipe at `path` is told apart by. Its parts are not checked."""
+    table = settings(path)
+    return Facts(
+        _name(table["method"]),
+        _name(table["dataset"]),
+        table["synthetic"]["ipc"],
+        tuple(_name(r) for r in table.get("regularizers", ())),
+    )
+
+
+def settings(path: Path) -> dict[str, Any]:
+    """Return what a shipped file says, parsed but not checked."""
+    import tomllib  # most listings need no more than names and titles
+
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def _name(part: str | dict[str, Any]) -> str:
+    return part if isinstance(part, str) else part["name"]
 
 
 def find_recipe(name_or_path: Path | str) -> Path:
