@@ -22,6 +22,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ddkit.cli import cli
+from ddkit.cli.recipes import FILES
+from ddkit.plugins import KINDS
 from ddkit.recipes import catalog
 from ddkit.recipes.recipe import Recipe
 
@@ -324,14 +326,13 @@ def test_every_help_page_has_an_example_and_describes_every_option(
     assert all(p.help for p in command.params if isinstance(p, click.Option))
 
 
-@pytest.mark.parametrize("kind", ["methods", "regularizers", "backbones", "datasets", "recipes"])
+@pytest.mark.parametrize("kind", [*KINDS, *FILES])
 def test_what_there_is_to_compose_is_listed(kind: str, loaded: Any):
     said = ddkit("list", kind)
     assert said.code == 0
     names = [row["name"] for row in json.loads(ddkit("list", kind, "--json").out)]
     assert names == [line.split()[0] for line in said.out.splitlines()]
-    if kind != "recipes":
-        assert names == list(getattr(loaded, kind))
+    assert names == list(FILES[kind]() if kind in FILES else getattr(loaded, kind))
 
 
 def test_a_component_is_listed_with_its_options():
@@ -340,6 +341,41 @@ def test_a_component_is_listed_with_its_options():
     assert {o["name"]: o["default"] for o in row["options"]}["batch_real"] == 256
     refused(ddkit("list", "methods", "dmm"), 2, "dmm", "'dm'")
     refused(ddkit("list", "regularizers", "covarianse"), 2, "covariance")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("recipes", "dm-iid-digits-ipc10"), ("protocols", "ncfm-soft")]
+)
+def test_a_recipe_or_protocol_is_listed_with_its_heading_and_settings(kind: str, name: str):
+    text = FILES[kind]()[name].read_text(encoding="utf-8")
+    assert ddkit("list", kind, name).out == text
+    (row,) = json.loads(ddkit("list", kind, name, "--json").out)
+    assert row.pop("settings") == tomllib.loads(text)
+    (same,) = (r for r in json.loads(ddkit("list", kind, "--json").out) if r["name"] == name)
+    assert row == same
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "words"),
+    [
+        ("recipes", "dm-digits", ("no shipped recipe", "'dm-digits'", "'dm-digits-ipc1'")),
+        ("recipes", "xyzzy", ("`ddkit recipes list`",)),
+        ("recipes", "ncfm-soft", ("no shipped recipe",)),  # a protocol
+        ("protocols", "dmm", ("no shipped protocol", "'dmm'", "'dm'")),
+        ("protocols", "xyzzy", ("there are: cross, dc, dm",)),
+    ],
+)
+def test_a_recipe_or_protocol_that_does_not_ship_is_refused_with_near_names(
+    kind: str, name: str, words: tuple[str, ...]
+):
+    refused(ddkit("list", kind, name), 2, *words)
+    refused(ddkit("list", kind, name, "--json"), 2, *words)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_the_line_that_a_list_shows_of_a_file_is_a_sentence_of_its_own(kind: str):
+    cut = [n for n, path in FILES[kind]().items() if not catalog.title(path).endswith(".")]
+    assert not cut
 
 
 def test_plugins_are_listed_with_what_they_provide():
@@ -368,6 +404,7 @@ def test_the_cache_is_listed_and_pruned(tmp_path: Path, monkeypatch: pytest.Monk
     [
         *(["--help"], ["--version"], ["distill", "--help"]),
         *(["recipes", "list"], ["recipes", "list", "digits", "--method", "dm"]),
+        *(["list", "recipes"], ["list", "protocols"], ["list", "protocols", "dm", "--json"]),
     ],
 )
 def test_what_needs_no_torch_imports_neither_torch_nor_plugins(words: list[str]):

@@ -8,24 +8,32 @@ from typing import Any
 import click
 
 from ddkit.cli import options
+from ddkit.cli.recipes import FILES, list_protocols, show_one
 from ddkit.cli.recipes import list_ as list_recipes
 from ddkit.plugins import KINDS
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice([*KINDS, "recipes"]))
+@click.argument("kind", type=click.Choice([*KINDS, *FILES]))
 @click.argument("name", required=False)
 @options.as_json
 @click.pass_context
 def list_(context: click.Context, kind: str, name: str | None, as_json: bool) -> None:
     """List what can stand in a recipe; with NAME, its options.
 
+    Recipes and protocols are listed as well; with NAME, what its file says.
+
     \b
     Example:
       ddkit list methods dm
     """
-    if kind == "recipes":
-        context.invoke(list_recipes, as_json=as_json)
+    if kind in FILES:
+        if name is not None:
+            show_one(kind, name, as_json)
+        elif kind == "recipes":
+            context.invoke(list_recipes, as_json=as_json)
+        else:
+            list_protocols(as_json)
         return
     from ddkit.recipes import reference
 

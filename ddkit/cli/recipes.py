@@ -13,6 +13,9 @@ from ddkit.cli import options
 from ddkit.errors import CheckpointError, RecipeError, near
 from ddkit.recipes import catalog
 
+FILES = {"recipes": catalog.recipes, "protocols": catalog.protocols}
+"""What ships as files, by the word that ``ddkit list`` knows it by."""
+
 
 @click.group()
 def recipes() -> None:
@@ -52,10 +55,36 @@ def list_(words: tuple[str, ...], as_json: bool, **filters: str | int | None) ->
     if as_json:
         rows = [{"name": n, "title": titles[n], **facts[n]._asdict()} for n in chosen]
         click.echo(json.dumps(rows, indent=2))
+    else:
+        _print_titles({name: titles[name] for name in chosen})
+
+
+def list_protocols(as_json: bool) -> None:
+    """List the evaluation protocols, with the first line of each."""
+    titles = {name: catalog.title(path) for name, path in catalog.protocols().items()}
+    if as_json:
+        rows = [{"name": name, "title": title} for name, title in titles.items()]
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        _print_titles(titles)
+
+
+def show_one(kind: str, name: str, as_json: bool) -> None:
+    """Print what the file of one recipe or protocol says; as JSON, the row of a list of one."""
+    path = _find(name, kind)
+    if not as_json:
+        click.echo(path.read_text(encoding="utf-8"), nl=False)
         return
-    width = max(map(len, chosen), default=0)
-    for name in chosen:
-        click.echo(f"{name:<{width}}  {titles[name]}")
+    row: dict[str, Any] = {"name": name, "title": catalog.title(path)}
+    if kind == "recipes":
+        row |= catalog.facts(path)._asdict()
+    click.echo(json.dumps([row | {"settings": catalog.settings(path)}], indent=2))
+
+
+def _print_titles(titles: Mapping[str, str]) -> None:
+    width = max(map(len, titles), default=0)
+    for name, title in titles.items():
+        click.echo(f"{name:<{width}}  {title}")
 
 
 def _with_words(titles: Mapping[str, str], words: Iterable[str]) -> dict[str, set[str]]:
@@ -116,7 +145,7 @@ def show(name: str) -> None:
     Example:
       ddkit recipes show dm-digits-ipc1
     """
-    click.echo(_find(name).read_text(encoding="utf-8"), nl=False)
+    show_one("recipes", name, as_json=False)
 
 
 @recipes.command()
@@ -142,9 +171,11 @@ def copy(name: str, dest: Path | None, force: bool) -> None:
     click.echo(target)
 
 
-def _find(name: str) -> Path:
-    files = catalog.recipes()
+def _find(name: str, kind: str = "recipes") -> Path:
+    files = FILES[kind]()
     if name not in files:
-        hint = near(name, files) or "; `ddkit recipes list` shows them"
-        raise RecipeError(f"no shipped recipe is called {name!r}{hint}")
+        few = f"there are: {', '.join(files)}"
+        rest = few if kind == "protocols" else "`ddkit recipes list` shows them"
+        hint = near(name, files) or f"; {rest}"
+        raise RecipeError(f"no shipped {kind.removesuffix('s')} is called {name!r}{hint}")
     return files[name]
