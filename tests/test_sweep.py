@@ -1,15 +1,16 @@
-"""ClassSweep equals torch's SGD stepped once per class."""
+"""Sweeps equal torch's optimizers stepped once per class; that of AdamW is in `test_ncfm_parts`."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from ddkit.images.optimizers import ClassSweep
+from ddkit.images.optimizers import AdamWSweep, ClassSweep, Sweep
 
 COUNTS = (2, 1, 3, 2, 2)  # images per class; ragged on purpose
 
@@ -81,9 +82,10 @@ def test_state_continues_bit_for_bit() -> None:
     assert torch.equal(broken, unbroken)
 
 
-def test_halves_of_a_sweep_must_alternate() -> None:
+@pytest.mark.parametrize("kind", [ClassSweep, AdamWSweep])
+def test_halves_of_a_sweep_must_alternate(kind: Callable[..., Sweep]) -> None:
     images, positions = _images()
-    sweep = ClassSweep(images, positions, 5, lr=0.05, momentum=0.5)
+    sweep = kind(images, positions, 5, lr=0.05)
     with pytest.raises(RuntimeError, match="without drift"):
         sweep.step()
     sweep.drift()
@@ -91,7 +93,14 @@ def test_halves_of_a_sweep_must_alternate() -> None:
         sweep.drift()
 
 
-def test_positions_must_fit() -> None:
+@pytest.mark.parametrize("kind", [ClassSweep, AdamWSweep])
+def test_positions_must_fit(kind: Callable[..., Sweep]) -> None:
     images, positions = _images()
-    with pytest.raises(ValueError, match="positions"):
-        ClassSweep(images, positions[1:], 5, lr=0.05)
+    with pytest.raises(ValueError, match="9 positions for 10 images"):
+        kind(images, positions[1:], 5, lr=0.05)
+
+
+def test_positions_of_adamw_must_ascend() -> None:
+    images, positions = _images()
+    with pytest.raises(ValueError, match="ascend"):
+        AdamWSweep(images, positions.flip(0), 5, lr=0.05)

@@ -20,6 +20,7 @@ no gradient, so they are taken one by one for all the images that wait.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -28,30 +29,21 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
-class ClassSweep(Optimizer):
-    """SGD on one tensor of images that steps once per class, in order of `positions`.
+class Sweep(Optimizer, ABC):
+    """An optimizer of one tensor of images that steps once per class, in order of `positions`.
 
-    Use: `drift`, then the gradients of all classes at the images as they stand, then `step`. It
-    equals `torch.optim.SGD` (no dampening, no weight decay, not Nesterov) stepped `turns` times,
-    each time with the gradient of one class and zero elsewhere. Between `step` and `drift` the
-    images stand where they do at the end of a sweep.
+    Use: `drift`, then the gradients of all classes at the images as they stand, then `step`.
+    Between `step` and `drift` the images stand where they do at the end of a sweep.
     """
 
-    def __init__(
-        self,
-        images: Tensor,
-        positions: Tensor,
-        turns: int,
-        lr: float | Tensor,
-        momentum: float = 0.0,
-    ):
+    def __init__(self, images: Tensor, positions: Tensor, turns: int, options: dict[str, Any]):
         """Take the turn of each image, `positions` int64 [n], among `turns` classes.
 
         Positions are global: a part of the images (a rank's, a chunk's) moves as in the whole.
         """
         if len(positions) != len(images):
             raise ValueError(f"{len(positions)} positions for {len(images)} images")
-        super().__init__([images], {"lr": lr, "momentum": momentum})
+        super().__init__([images], options)
         turn = positions.to(images.device)[(..., *[None] * (images.ndim - 1))]
         self._turn = turn.double()
         self._turns = turns
@@ -63,11 +55,7 @@ class ClassSweep(Optimizer):
         if self._drifted:
             raise RuntimeError("drift() twice without step()")
         self._drifted = True
-        images, rate, momentum = self._parts()
-        velocity = self.state[images].get("velocity")
-        if velocity is not None:
-            way = rate * momentum * _series(momentum, self._turn)
-            images.sub_(way.to(images.dtype) * velocity)
+        self._approach()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -75,8 +63,48 @@ class ClassSweep(Optimizer):
         if not self._drifted:
             raise RuntimeError("step() without drift()")
         self._drifted = False
+        images = self._images
+        self._finish(torch.zeros_like(images) if images.grad is None else images.grad)
+
+    @abstractmethod
+    def _approach(self) -> None:
+        """Take the turns before each image's own."""
+
+    @abstractmethod
+    def _finish(self, gradient: Tensor) -> None:
+        """Take each image's own turn, and those after it."""
+
+    @property
+    def _images(self) -> Tensor:
+        return self.param_groups[0]["params"][0]
+
+
+class ClassSweep(Sweep):
+    """SGD, swept over the classes.
+
+    It equals `torch.optim.SGD` (no dampening, no weight decay, not Nesterov) stepped `turns` times,
+    each time with the gradient of one class and zero elsewhere.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        positions: Tensor,
+        turns: int,
+        lr: float | Tensor,
+        momentum: float = 0.0,
+    ):
+        super().__init__(images, positions, turns, {"lr": lr, "momentum": momentum})
+
+    def _approach(self) -> None:
         images, rate, momentum = self._parts()
-        gradient = torch.zeros_like(images) if images.grad is None else images.grad
+        velocity = self.state[images].get("velocity")
+        if velocity is not None:
+            way = rate * momentum * _series(momentum, self._turn)
+            images.sub_(way.to(images.dtype) * velocity)
+
+    def _finish(self, gradient: Tensor) -> None:
+        images, rate, momentum = self._parts()
         velocity = self.state[images].setdefault("velocity", torch.zeros_like(images))
         left = self._turns - self._turn  # this class's turn and those after it
         own = rate * _series(momentum, left)
@@ -87,15 +115,15 @@ class ClassSweep(Optimizer):
 
     def _parts(self) -> tuple[Tensor, float | Tensor, float]:
         group = self.param_groups[0]
-        return group["params"][0], group["lr"], group["momentum"]
+        return self._images, group["lr"], group["momentum"]
 
 
-class AdamWSweep(Optimizer):
-    """AdamW on one tensor of images that steps once per class, in order of `positions`.
+class AdamWSweep(Sweep):
+    """AdamW, swept over the classes; `positions` must ascend.
 
-    Used as `ClassSweep`. It equals `torch.optim.AdamW` stepped `turns` times, each time with the
-    gradient of one class and zero elsewhere, which moves every image every time: by what is left
-    of its first moment, and by weight decay. The rate may be a tensor, changed on the device.
+    It equals `torch.optim.AdamW` stepped `turns` times, each time with the gradient of one class
+    and zero elsewhere, which moves every image every time: by what is left of its first moment,
+    and by weight decay. The rate may be a tensor, changed on the device.
     """
 
     def __init__(
@@ -108,41 +136,24 @@ class AdamWSweep(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ):
-        """Take the turn of each image, `positions` int64 [n], ascending, among `turns` classes."""
-        if len(positions) != len(images) or bool((positions.diff() < 0).any()):
-            raise ValueError(f"{len(positions)} ascending positions for {len(images)} images?")
+        if bool((positions.diff() < 0).any()):
+            raise ValueError("the positions of an AdamWSweep must ascend")
         options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__([images], options)
-        turn = positions.to(images.device)[(..., *[None] * (images.ndim - 1))]
-        self._turn = turn.double()
-        self._turns = turns
+        super().__init__(images, positions, turns, options)
         bounds = torch.searchsorted(positions.cpu().contiguous(), torch.arange(turns + 1))
         self._starts: list[int] = bounds.tolist()  # where the images of each turn begin
-        self._drifted = False
 
-    @torch.no_grad()
-    def drift(self) -> None:
-        """Move each image to where it stands at its class's turn; the first half of a sweep."""
-        if self._drifted:
-            raise RuntimeError("drift() twice without step()")
-        self._drifted = True
+    def _approach(self) -> None:
         taken = self._state()["taken"]
         for turn in range(self._turns - 1):
             self._coast(slice(self._starts[turn + 1], None), taken + turn + 1)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Finish the sweep with the gradients taken after `drift`; None counts as zero."""
-        if not self._drifted:
-            raise RuntimeError("step() without drift()")
-        self._drifted = False
-        state, group = self._state(), self.param_groups[0]
-        images, betas = group["params"][0], group["betas"]
-        gradient = torch.zeros_like(images) if images.grad is None else images.grad
+    def _finish(self, gradient: Tensor) -> None:
+        state, betas = self._state(), self.param_groups[0]["betas"]
         state["mean"].mul_(betas[0]).add_(gradient, alpha=1 - betas[0])
         state["square"].mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
         number = self._turn + (state["taken"] + 1)  # of each image's own step
-        corrections = [(1 - beta**number).to(images.dtype) for beta in betas]
+        corrections = [(1 - beta**number).to(self._images.dtype) for beta in betas]
         self._move(slice(None), corrections[0], corrections[1].sqrt())
         for turn in range(1, self._turns):
             self._coast(slice(0, self._starts[turn]), state["taken"] + turn + 1)
@@ -158,13 +169,13 @@ class AdamWSweep(Optimizer):
     def _move(self, rows: slice, first: float | Tensor, second: float | Tensor) -> None:
         """Move by the moments, given how much of each has come in so far."""
         state, group = self._state(), self.param_groups[0]
-        rate, images = group["lr"], group["params"][0][rows]
+        rate, images = group["lr"], self._images[rows]
         scale = state["square"][rows].sqrt().div_(second).add_(group["eps"])
         images.mul_(1 - rate * group["weight_decay"])
         images.sub_(state["mean"][rows].div(scale).mul_(rate / first))
 
     def _state(self) -> dict[str, Any]:
-        images = self.param_groups[0]["params"][0]
+        images = self._images
         state = self.state[images]
         if not state:
             state["mean"], state["square"] = torch.zeros_like(images), torch.zeros_like(images)

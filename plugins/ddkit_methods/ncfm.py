@@ -18,7 +18,7 @@ from ddkit.data import DataInfo
 from ddkit.errors import RecipeError
 from ddkit.images.augment import draw_per_class
 from ddkit.images.groups import Groups
-from ddkit.images.optimizers import AdamWSweep, ClassSweep
+from ddkit.images.optimizers import AdamWSweep, ClassSweep, Sweep
 from ddkit.method import Method
 from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Strategy, Whole
 from ddkit.recipes.sections import ProxySpec, SyntheticSpec
@@ -144,7 +144,7 @@ class NCFM(Method):
         images, labels, turns = run.synthetic.images, run.synthetic.labels, run.num_classes
         lr = of_mode(self, MODES, "lr_images")
         rate = torch.full((), lr, dtype=images.dtype, device=images.device)
-        self._sweep: AdamWSweep | ClassSweep
+        self._sweep: Sweep
         if self.optimizer == "adamw":
             decay = of_mode(self, MODES, "weight_decay")
             self._sweep = AdamWSweep(images, labels, turns, rate, weight_decay=decay)
