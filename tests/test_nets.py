@@ -134,6 +134,15 @@ def test_what_changes_no_network_is_not_part_of_the_key(changes: dict[str, Any],
     assert pool(tiny, **changes).folder == pool(tiny).folder
 
 
+def test_the_key_keeps_its_words():
+    # Other words, or the same ones in another order, would leave every cached network unfound.
+    assert repr(ProxySpec(epochs=7, schedule="steps", milestones=(0.5,)).training()) == (
+        "TrainSpec(epochs=7, batch_size=256, optimizer='sgd', lr=0.01, momentum=0.9, "
+        "weight_decay=0.0005, schedule='steps', gamma=0.1, milestones=(0.5,), "
+        "augmentation='none', cutmix=0.0)"
+    )
+
+
 def test_other_images_make_another_pool(tiny: Dataset):
     images = tiny.train.fetch(torch.arange(36))
     images[0, 0, 0, 0] += 1

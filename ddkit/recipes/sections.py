@@ -51,22 +51,29 @@ class SyntheticSpec:
         return (self.factor,) if self.kind == "single" else tuple(range(1, self.factor + 1))
 
 
+# What trainings and pools are made of. A dataclass has the fields of its last base first, and their
+# order shows: in resolved recipes, and in the key of a cached pool, which is TrainSpec's repr.
+
+
 @dataclass(frozen=True)
-class TrainSpec:
-    """How a classifier is trained: proxies, teachers and judges alike.
+class _Networks:
+    backbone: Part = Part("resnet18")
+    count: Count = 20
 
-    `schedule`: ``constant``; or ``dc``, the published loop of the DM family, which trains
-    `epochs` + 1 epochs, then after epoch number `epochs` // 2 + 1 (counted from 0) multiplies the
-    rate by `gamma` and starts the optimizer anew (methods/dm, section 6).
-    ``steps`` multiplies the rate by `gamma` at each of `milestones`, fractions of `epochs` rounded
-    down; the optimizer goes on.
-    `augmentation`: operations drawn per batch, parameters per image; see `options.Strategy`.
-    `cutmix`: the probability that a batch is mixed with a shuffle of itself.
-    """
 
+@dataclass(frozen=True)
+class _Batches:
     epochs: Count = 300
     batch_size: Count = 256
+
+
+@dataclass(frozen=True)
+class _Optimizer:
     optimizer: Literal["sgd", "adamw"] = "sgd"
+
+
+@dataclass(frozen=True)
+class _Steps:
     lr: Positive = 0.01
     momentum: Momentum = 0.9
     weight_decay: NonNegative = 5e-4
@@ -78,44 +85,38 @@ class TrainSpec:
 
 
 @dataclass(frozen=True)
-class PoolSpec:
+class TrainSpec(_Steps, _Optimizer, _Batches):
+    """How a classifier is trained: proxies, teachers and judges alike.
+
+    `schedule`: ``constant``; or ``dc``, the published loop of the DM family, which trains
+    `epochs` + 1 epochs, then after epoch number `epochs` // 2 + 1 (counted from 0) multiplies the
+    rate by `gamma` and starts the optimizer anew (methods/dm, section 6).
+    ``steps`` multiplies the rate by `gamma` at each of `milestones`, fractions of `epochs` rounded
+    down; the optimizer goes on.
+    `augmentation`: operations drawn per batch, parameters per image; see `options.Strategy`.
+    `cutmix`: the probability that a batch is mixed with a shuffle of itself.
+    """
+
+
+@dataclass(frozen=True)
+class PoolSpec(_Steps, _Batches, _Networks):
     """Networks trained on the real data.
 
     `images` limits training to that many images, spread evenly over the classes. `input` says what
-    networks are trained on and shown: normalised or raw pixels. `schedule`, `gamma`, `milestones`
-    and `cutmix` as in `TrainSpec`.
+    networks are trained on and shown: normalised or raw pixels. Training is as in `TrainSpec`, by
+    SGD alone.
     """
 
-    backbone: Part = Part("resnet18")
-    count: Count = 20
     epochs: Count = 40
-    batch_size: Count = 256
-    lr: Positive = 0.01
-    momentum: Momentum = 0.9
-    weight_decay: NonNegative = 5e-4
     schedule: Literal["constant", "steps"] = "constant"
-    gamma: Fraction = 0.1
-    milestones: tuple[Fraction, ...] = ()
-    augmentation: Strategy = "none"
-    cutmix: Fraction = 0.0
     images: Count | None = None
     input: Literal["normalized", "raw"] = "normalized"
     seed: Whole = 0
 
     def training(self) -> TrainSpec:
         """Return the training recipe of one network of the pool."""
-        return TrainSpec(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
-            gamma=self.gamma,
-            milestones=self.milestones,
-            augmentation=self.augmentation,
-            cutmix=self.cutmix,
-        )
+        shared = (*fields(_Batches), *fields(_Steps))
+        return TrainSpec(**{f.name: getattr(self, f.name) for f in shared})
 
 
 @dataclass(frozen=True)
