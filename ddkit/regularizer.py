@@ -7,7 +7,7 @@ them can carry it. It sums a within-class statistic over classes, so that chunks
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -50,9 +50,10 @@ class Match:
         return None if self.real_groups is None else self.real_groups.labels
 
 
-FIELDS = frozenset(
-    {"syn", "labels", "syn_view", "real_view", "real_labels", "syn_maps", "real_maps", "proxy"}
-)
+FIELDS = frozenset(f.name for f in fields(Match)) | {
+    name for name, value in vars(Match).items() if isinstance(value, property)
+}
+"""All that a `Match` has, by name."""
 
 
 class Regularizer(ABC):

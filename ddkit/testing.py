@@ -238,7 +238,8 @@ def _match(dataset: Dataset, syn: Tensor, labels: Tensor, wanted: frozenset[str]
         "proxy": proxy,
     }
     known = {name: value for name, value in fields.items() if name in wanted}
-    real_groups = Groups.of(own) if wanted & {"real_labels", "real_view", "real_maps"} else None
+    of_real = {"real_groups", "real_labels", "real_view", "real_maps"}
+    real_groups = Groups.of(own) if wanted & of_real else None
     return Match(syn=syn, groups=Groups.of(labels), real_groups=real_groups, **known)
 
 

@@ -222,6 +222,19 @@ def test_check_regularizer_finds_what_is_wrong(loss: Any, rule: str):
         testing.check_regularizer(Wrong)
 
 
+def test_a_regularizer_may_require_the_groups_themselves():
+    class Weighed(testing.Regularizer):
+        requires = frozenset({"syn", "groups", "real_groups"})
+
+        def loss(self, m: Any) -> Any:
+            squares = m.groups.mean(m.syn).flatten(1).square().sum(1)
+            return (squares * m.real_groups.sizes(m.syn)).sum()
+
+    testing.check_regularizer(Weighed)
+    supplied = [m for m, c in LOADED.methods.items() if Weighed.requires <= c.factory.provides]
+    assert {"dm", "idm", "ncfm", "dc", "dsa", "idc"} <= set(supplied)
+
+
 def test_check_backbone_finds_an_embedding_that_is_not_the_input_of_the_classifier():
     def wrong(info: Any) -> Any:
         net = stand_in(info)

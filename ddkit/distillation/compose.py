@@ -7,7 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from ddkit.data import Dataset
-from ddkit.distillation.requirements import check_method, check_requirements, check_synthetic
+from ddkit.distillation.requirements import (
+    check_method,
+    check_requirements,
+    check_synthetic,
+    listed,
+)
 from ddkit.errors import PluginError
 from ddkit.images.real import make_dataset
 from ddkit.images.synthetic import check_ipc
@@ -84,7 +89,7 @@ def make_terms(recipe: Recipe, plugins: Plugins) -> tuple[Term, ...]:
         if unknown:
             raise PluginError(
                 f"regularizer {part.name!r} of {component.plugin} requires "
-                f"{', '.join(sorted(unknown))}, which no Match has; it has {', '.join(FIELDS)}"
+                f"{listed(unknown)}, which no Match has; it has {listed(FIELDS)}"
             )
         taken = sum(t.name.partition("#")[0] == part.name for t in terms)
         name = f"{part.name}#{taken + 1}" if taken else part.name

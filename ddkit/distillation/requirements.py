@@ -22,8 +22,8 @@ def check_requirements(recipe: Recipe, method: Method, terms: tuple[Term, ...]) 
         lacking = needs - method.provides - {"proxy"}
         if lacking:
             raise IncompatibleError(
-                f"{recipe.place('regularizers')}: {term.name!r} needs {_and(needs)}; method "
-                f"{recipe.method.name!r} provides {_and(method.provides) or 'nothing'}. "
+                f"{recipe.place('regularizers')}: {term.name!r} needs {listed(needs)}; method "
+                f"{recipe.method.name!r} provides {listed(method.provides) or 'nothing'}. "
                 f"Remove it or choose another method."
             )
         if "proxy" in needs and recipe.proxies is None:
@@ -65,5 +65,6 @@ def check_method(recipe: Recipe, method: Method, info: DataInfo, net: nn.Module)
         raise type(error)(f"{recipe.place('method')}: {error}") from error
 
 
-def _and(names: frozenset[str]) -> str:
+def listed(names: frozenset[str]) -> str:
+    """Return names of `Match` fields for a message."""
     return ", ".join(sorted(names))

@@ -14,6 +14,7 @@ from ddkit import hookimpl
 from ddkit.images.augment import draw_per_class
 from ddkit.method import Method
 from ddkit.options import Count, Momentum, Positive, Strategy
+from ddkit.regularizer import FIELDS
 from ddkit.reporter import Metrics
 from ddkit.run import Run, added
 from ddkit_methods.class_losses import mean_matching
@@ -31,9 +32,7 @@ class DM(Method):
         augmentation: Siamese strategy; one draw for each class, shared by real and synthetic.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset(
-        {"syn", "labels", "syn_view", "real_view", "real_labels", "syn_maps", "real_maps"}
-    )
+    provides: ClassVar[frozenset[str]] = FIELDS - {"proxy"}
     iterations: Count = 20000
     lr_images: Positive = 1.0
     momentum: Momentum = 0.5

@@ -20,6 +20,7 @@ from ddkit.images.optimizers import ClassSweep
 from ddkit.method import Method
 from ddkit.options import Count, Momentum, NonNegative, Positive, Strategy
 from ddkit.recipes.sections import SyntheticSpec
+from ddkit.regularizer import FIELDS
 from ddkit.reporter import Metrics
 from ddkit.run import Run, added
 from ddkit_methods.class_losses import classification, mean_matching
@@ -57,9 +58,7 @@ class IDM(Method):
         augmentation: Siamese strategy; one draw for each class, shared by real and synthetic.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset(
-        {"syn", "labels", "syn_view", "real_view", "real_labels", "syn_maps", "real_maps"}
-    )
+    provides: ClassVar[frozenset[str]] = FIELDS - {"proxy"}
     iterations: Count = 20000
     lr_images: Positive = 0.2
     momentum: Momentum = 0.5

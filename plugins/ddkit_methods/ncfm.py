@@ -22,6 +22,7 @@ from ddkit.images.optimizers import AdamWSweep, ClassSweep, Sweep
 from ddkit.method import Method
 from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Strategy, Whole
 from ddkit.recipes.sections import ProxySpec, SyntheticSpec
+from ddkit.regularizer import FIELDS
 from ddkit.reporter import Metrics
 from ddkit.run import Run, added
 from ddkit_methods.class_losses import classification
@@ -89,9 +90,7 @@ class NCFM(Method):
         pool_images: train on this many images, spread evenly over the classes; default all.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset(
-        {"syn", "labels", "syn_view", "real_view", "real_labels", "syn_maps", "real_maps"}
-    )
+    provides: ClassVar[frozenset[str]] = FIELDS - {"proxy"}
     iterations: Count = 20000
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr_images: Positive | None = None
