@@ -16,7 +16,7 @@ from ddkit.distillation.bench import stand_in, tiny_dataset
 from ddkit.distillation.compose import compose
 from ddkit.distillation.loop import prepare
 from ddkit.errors import IncompatibleError
-from ddkit.options import schema
+from ddkit.recipes.binding import schema
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import SyntheticSpec
 from ddkit.reporter import Silent

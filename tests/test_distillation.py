@@ -25,7 +25,7 @@ from ddkit.errors import (
     RecipeError,
 )
 from ddkit.images.synthetic import SyntheticSet
-from ddkit.options import schema
+from ddkit.recipes.binding import schema
 from ddkit.recipes.recipe import Recipe
 from ddkit.regularizer import Match
 from ddkit.reporter import Metrics, Silent

@@ -1,8 +1,9 @@
-"""A signature is a schema: what options may be, and what is said where they are not."""
+"""Types of options: what a value may be, and what is said where it is not."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,55 +19,11 @@ from ddkit.options import (
     Range,
     Strategy,
     Whole,
-    bind,
-    checked,
-    convert,
-    defaults,
-    describe,
-    schema,
 )
+from ddkit.recipes.binding import convert, describe
 from ddkit.recipes.place import Place, Source
 
 HERE = Place(Source("mine.toml"), "part")
-
-
-def make(info: str, width: Count, rate: Positive = 0.5, path: Path | None = None) -> Any:
-    return info, width, rate, path
-
-
-@dataclass
-class Made:
-    size: Count = 3
-    names: list[str] = field(default_factory=lambda: ["a"])
-
-
-def test_a_function_and_a_dataclass_are_schemas():
-    assert list(schema(make)) == ["info", "width", "rate", "path"]
-    assert schema(make)["width"].required
-    assert not schema(make)["rate"].required
-    assert defaults(make) == {"rate": 0.5, "path": None}
-    assert defaults(Made) == {"size": 3, "names": ["a"]}
-
-
-def test_bind_calls_with_what_the_user_gave_and_what_is_given():
-    assert bind(make, {"width": 4, "path": "x"}, HERE, info="i") == ("i", 4, 0.5, Path("x"))
-    assert bind(Made, {"size": 5}, HERE) == Made(5)
-
-
-def test_what_is_given_is_no_option():
-    with pytest.raises(RecipeError, match=r"part\.info: unknown option"):
-        bind(make, {"width": 4, "info": "mine"}, HERE, info="i")
-
-
-def test_every_problem_is_named_on_its_line():
-    with pytest.raises(RecipeError) as refusal:
-        checked(make, {"widht": 4, "rate": -1}, HERE, {"info": ""})
-    lines = str(refusal.value).splitlines()
-    assert lines == [
-        "mine.toml: part.widht: unknown option (did you mean 'width'?)",
-        "mine.toml: part.rate: must be above 0, not -1",
-        "mine.toml: part.width: missing; give an integer, at least 1",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -137,10 +94,6 @@ def test_types_are_described_in_words(hint: Any, words: str):
     assert describe(hint) == words
 
 
-def test_options_for_anything_are_not_taken():
-    def loose(width: int = 1, **rest: Any) -> int:
-        return width
-
-    assert list(schema(loose)) == ["width"]
-    with pytest.raises(RecipeError, match="unknown option"):
-        bind(loose, {"height": 2}, HERE)
+def test_a_recipe_is_read_without_torch():
+    code = "import sys, ddkit.recipes.recipe; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -19,8 +19,8 @@ from ddkit.images.synthetic import check_ipc
 from ddkit.method import Method
 from ddkit.networks.fresh import Build, backbone_maker, probe
 from ddkit.networks.pool import ProxyPool
-from ddkit.options import bind
 from ddkit.plugins import Plugins
+from ddkit.recipes.binding import bind
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.resolution import check_names, judging, resolve, resolved
 from ddkit.regularizer import FIELDS, Regularizer, Term

@@ -12,8 +12,8 @@ from ddkit.data import Dataset
 from ddkit.errors import DataError
 from ddkit.images.groups import Groups
 from ddkit.images.whitening import whitened
-from ddkit.options import bind
 from ddkit.plugins import Plugins
+from ddkit.recipes.binding import bind
 from ddkit.recipes.place import Place
 from ddkit.recipes.resolution import resolve, split_zca
 from ddkit.recipes.sections import Part

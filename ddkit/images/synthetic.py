@@ -20,7 +20,7 @@ from ddkit.images.formation import Formation
 from ddkit.images.groups import Groups
 from ddkit.images.real import RealImages
 from ddkit.images.whitening import Whitening
-from ddkit.options import checked
+from ddkit.recipes.binding import checked
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.sections import SyntheticSpec
 from ddkit.runtime import randomness

@@ -12,8 +12,8 @@ from torch import nn
 from ddkit.backbone import embed, freeze
 from ddkit.data import DataInfo
 from ddkit.errors import IncompatibleError
-from ddkit.options import bind
 from ddkit.plugins import Plugins
+from ddkit.recipes.binding import bind
 from ddkit.recipes.place import Place
 from ddkit.recipes.resolution import resolve
 from ddkit.recipes.sections import Part, ProxySpec

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ddkit.errors import RecipeError, near
-from ddkit.options import Count, checked, convert
+from ddkit.options import Count
 from ddkit.recipes import catalog
+from ddkit.recipes.binding import checked, convert
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.sections import (
     EvalSpec,

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ddkit.errors import RecipeError, near
-from ddkit.options import NonNegative, Whole, convert
+from ddkit.options import NonNegative, Whole
 from ddkit.recipes import catalog
+from ddkit.recipes.binding import convert
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.protocol import eval_spec, eval_table
 from ddkit.recipes.sections import (

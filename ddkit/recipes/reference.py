@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from ddkit.options import Option, describe, schema
 from ddkit.plugins import Component, Registry
+from ddkit.recipes.binding import Option, describe, schema
 
 GIVEN = {"methods": 0, "regularizers": 0, "backbones": 1, "datasets": 1}
 """Leading parameters that ddkit gives itself: `info` to backbones, `root` to datasets."""

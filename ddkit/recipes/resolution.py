@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from ddkit.errors import DDKitError, PluginError, RecipeError
-from ddkit.options import checked, convert, defaults
 from ddkit.plugins import Component, Plugins, Registry
+from ddkit.recipes.binding import checked, convert, defaults
 from ddkit.recipes.place import Place
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import EvalSpec, Part

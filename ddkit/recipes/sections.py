@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddkit.errors import RecipeError
-from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Strategy, Whole, checked
+from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Strategy, Whole
+from ddkit.recipes.binding import checked
 from ddkit.recipes.place import Place
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from ddkit.backbone import embed, has_batch_statistics, maps
 from ddkit.data import DataInfo
 from ddkit.errors import IncompatibleError
-from ddkit.options import schema
+from ddkit.recipes.binding import schema
 from ddkit_backbones.densenet import DenseLayer
 from ddkit_backbones.layers import HeadPool
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ddkit.data import Dataset, MemoryImages
 from ddkit.errors import DataError, RecipeError
-from ddkit.options import schema
+from ddkit.recipes.binding import schema
 from ddkit.runtime.storage import cache
 from ddkit_datasets import image_cache, image_decode
 from ddkit_datasets.folder import folder

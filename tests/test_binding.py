@@ -1,0 +1,64 @@
+"""A signature is a schema: what is bound to it, and every problem on its line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddkit.errors import RecipeError
+from ddkit.options import Count, Positive
+from ddkit.recipes.binding import bind, checked, defaults, schema
+from ddkit.recipes.place import Place, Source
+
+HERE = Place(Source("mine.toml"), "part")
+
+
+def make(info: str, width: Count, rate: Positive = 0.5, path: Path | None = None) -> Any:
+    return info, width, rate, path
+
+
+@dataclass
+class Made:
+    size: Count = 3
+    names: list[str] = field(default_factory=lambda: ["a"])
+
+
+def test_a_function_and_a_dataclass_are_schemas():
+    assert list(schema(make)) == ["info", "width", "rate", "path"]
+    assert schema(make)["width"].required
+    assert not schema(make)["rate"].required
+    assert defaults(make) == {"rate": 0.5, "path": None}
+    assert defaults(Made) == {"size": 3, "names": ["a"]}
+
+
+def test_bind_calls_with_what_the_user_gave_and_what_is_given():
+    assert bind(make, {"width": 4, "path": "x"}, HERE, info="i") == ("i", 4, 0.5, Path("x"))
+    assert bind(Made, {"size": 5}, HERE) == Made(5)
+
+
+def test_what_is_given_is_no_option():
+    with pytest.raises(RecipeError, match=r"part\.info: unknown option"):
+        bind(make, {"width": 4, "info": "mine"}, HERE, info="i")
+
+
+def test_every_problem_is_named_on_its_line():
+    with pytest.raises(RecipeError) as refusal:
+        checked(make, {"widht": 4, "rate": -1}, HERE, {"info": ""})
+    lines = str(refusal.value).splitlines()
+    assert lines == [
+        "mine.toml: part.widht: unknown option (did you mean 'width'?)",
+        "mine.toml: part.rate: must be above 0, not -1",
+        "mine.toml: part.width: missing; give an integer, at least 1",
+    ]
+
+
+def test_options_for_anything_are_not_taken():
+    def loose(width: int = 1, **rest: Any) -> int:
+        return width
+
+    assert list(schema(loose)) == ["width"]
+    with pytest.raises(RecipeError, match="unknown option"):
+        bind(loose, {"height": 2}, HERE)
