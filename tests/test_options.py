@@ -63,10 +63,29 @@ def test_a_value_fits_its_type_and_range_or_is_refused(hint: Any, good: list[Any
             convert(value, hint, HERE)
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e300])
-def test_what_no_float_holds_is_refused_in_words_that_are_true(value: float):
-    with pytest.raises(RecipeError, match=r"finite|at most"):
-        convert(value, Positive, HERE)
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e300, -1e300, 10**39, 10**400])
+@pytest.mark.parametrize("hint", [float, Positive, Positive | None])
+def test_what_no_float_holds_is_refused_in_words_that_are_true(hint: Any, value: float):
+    with pytest.raises(RecipeError) as refusal:
+        convert(value, hint, HERE)
+    words = f"must be a finite number, at most 3.4e+38, not {value!r}"
+    assert str(refusal.value) == f"mine.toml: part: {words}"
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63), 10**400])
+@pytest.mark.parametrize("hint", [int, Count, Whole | None])
+def test_what_no_integer_of_a_tensor_holds_is_refused_in_words_that_are_true(hint: Any, value: int):
+    assert convert(2**63 - 1, hint, HERE) == 2**63 - 1
+    with pytest.raises(RecipeError) as refusal:
+        convert(value, hint, HERE)
+    words = f"must be an integer that 64 bits hold, at most 9.22337e+18, not {value!r}"
+    assert str(refusal.value) == f"mine.toml: part: {words}"
+
+
+def test_a_number_too_large_for_every_type_of_a_choice_is_refused():
+    for value in (10**20, 10**400, float("inf"), 1e300):
+        with pytest.raises(RecipeError, match=r"^mine\.toml: part: must be"):
+            convert(value, Literal["auto"] | Count, HERE)
 
 
 def test_integers_become_floats_and_lists_tuples_where_wanted():

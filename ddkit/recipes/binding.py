@@ -14,7 +14,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from ddkit.errors import RecipeError, near
 from ddkit.recipes.place import Place
 
-LARGEST = 3.4e38  # what float32 holds
+LARGEST: dict[Any, tuple[str, float]] = {  # what tensors of float32 and int64 hold
+    float: ("a finite number", 3.4e38),
+    int: ("an integer that 64 bits hold", 2**63 - 1),
+}
 _MISSING = inspect.Parameter.empty
 
 
@@ -100,9 +103,12 @@ def convert(value: Any, hint: Any, place: Place) -> Any:
     if get_origin(hint) is Annotated:
         hint, *extras = get_args(hint)
         bound = next((e for e in extras if hasattr(e, "__contains__")), None)
+    kind = float if isinstance(value, float) else hint
+    if isinstance(value, int | float) and kind in (int, float):
+        words, largest = LARGEST[kind]
+        if not abs(value) <= largest:  # nor is NaN
+            raise RecipeError(f"{place}: must be {words}, at most {largest:g}, not {value!r}")
     result, fits = _as(value, hint, place)
-    if isinstance(result, float) and not abs(result) <= LARGEST:  # nor is NaN
-        raise RecipeError(f"{place}: must be a finite number, at most {LARGEST}, not {value!r}")
     if not fits:
         raise RecipeError(f"{place}: must be {describe(hint)}, not {value!r}")
     if bound is not None and result is not None and result not in bound:
