@@ -49,9 +49,15 @@ class Run:
     def num_classes(self) -> int:
         return self.synthetic.info.num_classes
 
-    def stream(self, name: str, *counters: int) -> torch.Generator:
-        """Return a CPU generator that depends on the run's seed, `name` and `counters` alone."""
-        return randomness.generator(self.seed, name, *counters)
+    def stream(
+        self, name: str, *counters: int, device: torch.device | str = "cpu"
+    ) -> torch.Generator:
+        """Return a generator that depends on the run's seed, `name` and `counters` alone.
+
+        Draws on the CPU are the same for every device; only what is too large to be moved at each
+        step should be drawn on another.
+        """
+        return randomness.generator(self.seed, name, *counters, device=device)
 
     def derive(self, name: str, *counters: int) -> int:
         """Return a 63-bit seed that depends on the same, for what takes no generator."""

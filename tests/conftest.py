@@ -117,6 +117,21 @@ def set_file(run_folder: Path) -> Path:
     return run_folder / "synthetic.safetensors"
 
 
+RAGGED = [0, 1, 1, 2, 1, 0, 1, 2, 2, 2, 1, 1, 2, 1]  # 2, 7 and 5 images, in no order
+
+
+def numbered(labels: list[int], classes: int = 3) -> Any:
+    """Images of one pixel that holds the image's number; a test split of one image per class."""
+    import torch
+
+    from ddkit.data import DataInfo, Dataset, MemoryImages
+
+    pixels = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None]
+    info = DataInfo("numbered", 1, 1, 1, tuple("abcdefgh"[:classes]), (0.0,), (1.0,))
+    test = MemoryImages(pixels[:classes], torch.arange(classes))
+    return Dataset(info, MemoryImages(pixels, torch.tensor(labels)), test)
+
+
 def ddkit(*words: str | Path) -> Said:
     """Run ``ddkit`` with `words` in this process. An exception that is no mistake of the user's
     passes through, as a traceback would."""

@@ -1,8 +1,10 @@
-"""The order of the house, checked on the syntax tree of every file."""
+"""The order of the house, checked on the syntax tree of every file; see docs/architecture.md."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -31,6 +33,13 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     )
 )
 """Doors and rooms from the ground up; a file imports lower floors, and its own room."""
+
+ROOMS = ("recipes", "runtime", "images", "networks", "distillation", "evaluation")
+TOOLBOX = {
+    *("images.augment", "images.groups", "images.optimizers", "networks.fresh", "networks.pool"),
+    *("networks.training", "networks.gradients", "recipes.sections", "runtime.storage"),
+}
+"""What plugins may import from rooms, apart from doors; `docs/plugins.md` lists it."""
 
 CORE = sorted(p for p in (ROOT / "ddkit").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py")) + sorted((ROOT / "examples").rglob("*.py"))
@@ -115,6 +124,45 @@ def test_no_import_runs_in_a_circle():
     tuple(TopologicalSorter(graph).static_order())
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_holds_three_to_nine_files_and_its_face_is_one_docstring(room: str):
+    files = [p for p in (ROOT / "ddkit" / room).glob("*.py") if p.name != "__init__.py"]
+    assert 3 <= len(files) <= 9, [p.name for p in files]
+    (only,) = parsed(ROOT / "ddkit" / room / "__init__.py").body
+    assert isinstance(only, ast.Expr) and isinstance(only.value, ast.Constant)
+
+
+def test_at_most_sixteen_files_at_the_front_and_no_vague_names():
+    front = list((ROOT / "ddkit").glob("*.py"))
+    assert len(front) <= 16, sorted(p.name for p in front)
+    assert not {p.stem for p in CORE} & VAGUE
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ddkit", "ddkit.errors", "ddkit.options", "ddkit.hookspecs", "ddkit.plugins"),
+        *(f"ddkit.{module(p)}" for p in CORE if home(module(p)) in ("recipes", "cli")),
+    ],
+)
+def test_what_reads_recipes_and_commands_loads_no_torch(name: str):
+    if name == "ddkit.cli.progress":
+        pytest.skip("draws with rich what torch computed; loaded with the first task")
+    script = (
+        "import sys, importlib as i; i.import_module(sys.argv[1]); print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, name.removesuffix(".__init__")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("room", [*ROOMS, "cli"])
+def test_tests_mirror_the_rooms(room: str):
+    files = {p.stem for p in (ROOT / "ddkit" / room).glob("*.py")} | {room}
+    tested = {p.stem.removeprefix("test_") for p in (ROOT / "tests" / room).glob("test_*.py")}
+    assert tested and tested <= files, f"no such file in the room: {tested - files}"
+
+
 @pytest.mark.parametrize("path", CORE, ids=key)
 def test_core_never_imports_a_plugin(path: Path):
     taken = {name for name in imports(parsed(path)) if name.startswith("ddkit_")}
@@ -125,6 +173,18 @@ def test_core_never_imports_a_plugin(path: Path):
 def test_only_the_progress_display_imports_rich(path: Path):
     if key(path) != "ddkit/cli/progress.py":
         assert not {n for n in imports(parsed(path)) if n.split(".")[0] == "rich"}
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=key)
+def test_plugins_import_doors_the_toolbox_and_their_own_package(path: Path):
+    own, doors = path.parent.name, {p.stem for p in (ROOT / "ddkit").glob("*.py")}
+    doors -= {"__main__", "api", "plugins", "testing"}
+    tree = parsed(path)
+    for name in house(imports(tree)):
+        assert name in doors | TOOLBOX, f"{name} is neither door nor toolbox"
+    for name in imports(tree):
+        package = name.split(".")[0]
+        assert not package.startswith("ddkit_") or package == own, f"{name} is another plugin's"
 
 
 @pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=key)

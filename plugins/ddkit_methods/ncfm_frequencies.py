@@ -11,7 +11,6 @@ from torch.optim import SGD, Optimizer
 from ddkit.backbone import embed
 from ddkit.networks.fresh import build
 from ddkit.run import Run
-from ddkit.runtime.randomness import generator
 
 REPEATS = 16  # frequencies that share one row of the sampling network's output
 Kind = Literal["gaussian", "net", "scale_mixture"]
@@ -93,7 +92,7 @@ class Frequencies:
         self._drawn = self._leaf = None
 
     def _noise(self, run: Run, stream: str, i: int, rows: int) -> Tensor:
-        rng = generator(run.seed, stream, i, device=run.runtime.device)
+        rng = run.stream(stream, i, device=run.runtime.device)
         noise = torch.randn(rows, self._dim, generator=rng, device=run.runtime.device)
         return noise.to(self._like.dtype)
 
