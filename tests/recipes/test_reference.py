@@ -1,14 +1,14 @@
 """The pages under docs/reference say what the components say."""
 
 import importlib.util
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from ddkit.plugins import KINDS
 from ddkit.recipes import reference
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = ROOT / "docs"
 
 
 @pytest.fixture(scope="module")
