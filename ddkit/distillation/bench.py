@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ddkit.data import DataInfo, Dataset, MemoryImages, statistics
-from ddkit.images.real import RealImages
-from ddkit.images.synthetic import initial
+from ddkit.distillation.compose import Composition
+from ddkit.distillation.loop import prepare
 from ddkit.method import Method
-from ddkit.networks.fresh import Networks, build
+from ddkit.networks.fresh import build
 from ddkit.networks.pool import ProxyPool
-from ddkit.recipes.sections import Part, ProxySpec, SyntheticSpec
+from ddkit.recipes.recipe import Recipe
+from ddkit.recipes.sections import EvalSpec, Part, ProxySpec, SyntheticSpec, TrainSpec
 from ddkit.regularizer import Term
 from ddkit.reporter import Silent
 from ddkit.run import Run
@@ -93,20 +94,13 @@ class Bench:
 
     def run(self, method: Method, folder: Path) -> Run:
         """Return a new run, set up by `method`; a pool, where one is read, is kept in `folder`."""
-        runtime, make = Runtime(CPU), partial(self.backbone, self.dataset.info)
-        real, pool = RealImages(self.dataset, 0, CPU), None
-
-        def pools(spec: ProxySpec) -> ProxyPool:
-            made = ProxyPool(spec, make, self.dataset, runtime, 0)
-            made.folder = folder / made.folder.name
-            return made
-
+        runtime, make, pool = Runtime(CPU), partial(self.backbone, self.dataset.info), None
+        net, method_part = Part("stand-in"), Part(type(method).__name__)
+        judges = EvalSpec((net,), 1, "dm", TrainSpec())
+        recipe = Recipe(Part("tiny"), net, method_part, judges, self.synthetic)
         if method.reads_proxies or any("proxy" in t.regularizer.requires for t in self.terms):
-            spec = ProxySpec(Part("stand-in"), count=2, epochs=1, batch_size=16)
-            pool = pools(spec)
-            pool.prepare(Silent())
+            spec = ProxySpec(net, count=2, epochs=1, batch_size=16)
+            pool = ProxyPool(spec, make, self.dataset, runtime, recipe.seed, folder)
         method.check(self.synthetic, self.dataset.info, build(make, CPU, 0, "check"))
-        syn, nets = initial(self.synthetic, real, 0), Networks(make, 0, CPU, pools)
-        run = Run(real, syn, nets, runtime, Silent(), 0, self.terms, pool)
-        method.setup(run)
-        return run
+        parts = Composition(recipe, self.dataset, make, method, self.terms, pool, folder)
+        return prepare(parts, runtime, Silent())

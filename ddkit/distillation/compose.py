@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -37,6 +38,8 @@ class Composition:
     method: Method
     terms: tuple[Term, ...]
     proxies: ProxyPool | None
+    cache: Path | None = None
+    """Where pools of networks are kept; by default in ddkit's cache."""
 
 
 def compose(

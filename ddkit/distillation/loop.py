@@ -97,7 +97,7 @@ def prepare(parts: Composition, runtime: Runtime, reporter: Reporter) -> Run:
 
     def pools(spec: ProxySpec) -> ProxyPool:
         spec = replace(spec, backbone=recipe.backbone)
-        return ProxyPool(spec, parts.make, parts.dataset, runtime, recipe.seed)
+        return ProxyPool(spec, parts.make, parts.dataset, runtime, recipe.seed, parts.cache)
 
     real = RealImages(parts.dataset, recipe.seed, runtime.device)
     run = Run(

@@ -61,7 +61,15 @@ class ProxyPool:
     kind share it.
     """
 
-    def __init__(self, spec: ProxySpec, make: Build, dataset: Dataset, runtime: Runtime, seed: int):
+    def __init__(
+        self,
+        spec: ProxySpec,
+        make: Build,
+        dataset: Dataset,
+        runtime: Runtime,
+        seed: int,
+        cache: Path | None = None,
+    ):
         self.spec = spec
         self.info = dataset.info
         self._dataset = dataset.to(runtime.device)
@@ -73,7 +81,7 @@ class ProxyPool:
         self._states: dict[int, dict[str, Tensor]] = {}
         self.accuracies: dict[int, float] = {}
         """By number, the share of test images that a loaded network has right, 0 to 1."""
-        self.folder = storage.cache("networks") / self._key()
+        self.folder = (cache or storage.cache("networks")) / self._key()
 
     def _raw(self, make: Build) -> Build:
         return lambda: RawInput(make(), self.info)
