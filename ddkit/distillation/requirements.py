@@ -10,6 +10,19 @@ from ddkit.method import Method
 from ddkit.recipes.recipe import Recipe
 from ddkit.regularizer import Term
 
+ALWAYS = frozenset({"syn", "groups", "labels"})
+"""What every `Match` has, whatever its method says of it."""
+
+
+def supplied(method: Method) -> frozenset[str]:
+    """Return the `Match` fields that `method` fills, with those that come along with them.
+
+    A method that provides nothing makes no `Match`: it selects images.
+    """
+    real = {"real_groups", "real_labels"}
+    along = ALWAYS | real if method.provides & real else ALWAYS
+    return method.provides | along if method.provides else method.provides
+
 
 def check_requirements(recipe: Recipe, method: Method, terms: tuple[Term, ...]) -> None:
     """Refuse a regularizer that the method, or the lack of ``[proxies]``, cannot supply.
@@ -17,13 +30,14 @@ def check_requirements(recipe: Recipe, method: Method, terms: tuple[Term, ...]) 
     Raises:
         IncompatibleError: saying what is needed and what there is.
     """
+    given = supplied(method)
     for term in terms:
         needs = term.regularizer.requires
-        lacking = needs - method.provides - {"proxy"}
+        lacking = needs - given - {"proxy"}
         if lacking:
             raise IncompatibleError(
                 f"{recipe.place('regularizers')}: {term.name!r} needs {listed(needs)}; method "
-                f"{recipe.method.name!r} provides {listed(method.provides) or 'nothing'}. "
+                f"{recipe.method.name!r} provides {listed(given) or 'nothing'}. "
                 f"Remove it or choose another method."
             )
         if "proxy" in needs and recipe.proxies is None:
