@@ -1,9 +1,9 @@
-"""Write docs/reference/KIND.md from the docstrings of what is installed."""
+"""Write docs/reference/*.md from the docstrings and signatures of what is installed."""
 
 from pathlib import Path
 
 from ddkit import plugins
-from ddkit.recipes import reference
+from ddkit.recipes import keys, reference
 
 FOLDER = Path(__file__).parent / "reference"
 
@@ -15,9 +15,9 @@ def main() -> None:
 
 
 def pages() -> dict[str, str]:
-    """Return the page of every kind, of built-in components only."""
+    """Return the page of every kind, of built-in components only, and that of a recipe's keys."""
     loaded = plugins.load()
-    own = {}
+    own = {"recipe": keys.page()}
     for kind in plugins.KINDS:
         registry = getattr(loaded, kind)
         parts = {n: c for n, c in registry.items() if c.distribution == plugins.BUILTIN}

@@ -14,14 +14,15 @@ from ddkit.plugins import KINDS
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice([*KINDS, *FILES]))
+@click.argument("kind", type=click.Choice([*KINDS, "sections", *FILES]))
 @click.argument("name", required=False)
 @options.as_json
 @click.pass_context
 def list_(context: click.Context, kind: str, name: str | None, as_json: bool) -> None:
     """List what can stand in a recipe; with NAME, its options.
 
-    Recipes and protocols are listed as well; with NAME, what its file says.
+    Sections are those of a recipe that ddkit itself reads, with their keys. Recipes and protocols
+    are listed as well; with NAME, what its file says.
 
     \b
     Example:
@@ -34,6 +35,9 @@ def list_(context: click.Context, kind: str, name: str | None, as_json: bool) ->
             context.invoke(list_recipes, as_json=as_json)
         else:
             list_protocols(as_json)
+        return
+    if kind == "sections":
+        _list_sections(name, as_json)
         return
     from ddkit.recipes import reference
 
@@ -51,6 +55,27 @@ def list_(context: click.Context, kind: str, name: str | None, as_json: bool) ->
         width = max((len(row["name"]) for row in rows), default=0)
         for row in rows:
             click.echo(f"{row['name']:<{width}}  {row['summary']}")
+
+
+def _list_sections(name: str | None, as_json: bool) -> None:
+    """List the sections of a recipe, or the keys of one; nothing here imports torch."""
+    from ddkit.recipes import keys
+
+    chosen = keys.sections() if name is None else (name,)
+    rows = [{"name": n, "summary": keys.summary(n)} for n in chosen]
+    if as_json:
+        told = [row | {"keys": [k._asdict() for k in keys.keys(row["name"])]} for row in rows]
+        click.echo(json.dumps(told, indent=2))
+    elif name is None:
+        for row in rows[1:]:
+            click.echo(f"{row['name']:<14}{row['summary']}")
+    else:
+        click.echo(f"{name}: {rows[0]['summary']}\n\nkeys:")
+        for key in keys.keys(name):
+            default = key.default if key.default == "required" else f"default {key.default}"
+            click.echo(f"  {key.name}: {key.type}; {default}\n      {key.meaning}")
+        if name in keys.PARTS:
+            click.echo(f"\nand the options of the component: {keys.PARTS[name]} NAME")
 
 
 def _print_one(row: dict[str, Any], details: str) -> None:

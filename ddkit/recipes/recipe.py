@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ddkit.errors import RecipeError, near
-from ddkit.options import NonNegative, Whole
+from ddkit.options import Whole
 from ddkit.recipes import catalog
-from ddkit.recipes.binding import convert
+from ddkit.recipes.binding import checked, convert
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.protocol import eval_spec, eval_table
 from ddkit.recipes.sections import (
@@ -21,8 +21,10 @@ from ddkit.recipes.sections import (
     ProxySpec,
     RuntimeSpec,
     SyntheticSpec,
+    TermKeys,
     as_part,
     as_table,
+    own_keys,
     part_table,
     plain_table,
     section,
@@ -37,7 +39,20 @@ SECTIONS = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that determines a distilled set and its verdict."""
+    """Everything that determines a distilled set and its verdict.
+
+    Attributes:
+        seed: of every draw that makes the set; judges have seeds of their own.
+        dataset: the real images: a name, or a table with the dataset's options.
+        backbone: the network that the method looks through: a name, or a table with its options.
+        method: what is matched and how: a name, or a table with the method's options.
+        synthetic: how the synthetic images start and are stored.
+        regularizers: a list of tables, each a name, a weight and options.
+        proxies: a pool of networks trained on the real data, for whatever looks through one.
+        eval: who judges the set, and how.
+        runtime: the machine's side.
+        source: where the recipe was read, for messages; no key.
+    """
 
     dataset: Part
     backbone: Part
@@ -47,7 +62,7 @@ class Recipe:
     regularizers: tuple[tuple[float, Part], ...] = ()
     proxies: ProxySpec | None = None
     runtime: RuntimeSpec = RuntimeSpec()
-    seed: int = 0
+    seed: Whole = 0
     source: Source = field(default=Source("recipe"), compare=False, repr=False)
 
     @classmethod
@@ -130,10 +145,10 @@ def _regularizers(value: Any, place: Place) -> tuple[tuple[float, Part], ...]:
     result = []
     for i, item in enumerate(value):
         part, here = as_part(item, place / str(i)), place / str(i)
-        options = dict(part.options)
-        if "weight" not in options:
+        own, options = own_keys(TermKeys, part.options)
+        if "weight" not in own:
             raise RecipeError(f"{here}: regularizer {part.name!r} needs a weight")
-        weight = convert(options.pop("weight"), NonNegative, here / "weight")
+        weight = checked(TermKeys, own, here)["weight"]
         result.append((weight, Part(part.name, options)))
     return tuple(result)
 

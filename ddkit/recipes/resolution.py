@@ -8,10 +8,10 @@ from typing import Any
 
 from ddkit.errors import DDKitError, PluginError, RecipeError
 from ddkit.plugins import Component, Plugins, Registry
-from ddkit.recipes.binding import checked, convert, defaults
+from ddkit.recipes.binding import checked, defaults
 from ddkit.recipes.place import Place
 from ddkit.recipes.recipe import Recipe
-from ddkit.recipes.sections import EvalSpec, Part
+from ddkit.recipes.sections import DatasetKeys, EvalSpec, Part, own_keys
 
 
 def check_names(recipe: Recipe, plugins: Plugins) -> None:
@@ -131,6 +131,5 @@ def resolve(registry: Registry, part: Part, place: Place) -> tuple[Component, Ma
 
 def split_zca(part: Part, place: Place) -> tuple[Part, bool]:
     """Return a dataset's part without the option that ddkit itself reads, and that option."""
-    options = dict(part.options)
-    zca = convert(options.pop("zca", False), bool, place / "zca")
-    return Part(part.name, options), zca
+    own, options = own_keys(DatasetKeys, part.options)
+    return Part(part.name, options), DatasetKeys(**checked(DatasetKeys, own, place)).zca

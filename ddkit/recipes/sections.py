@@ -27,14 +27,41 @@ class Part:
 
 
 @dataclass(frozen=True)
+class DatasetKeys:
+    """What ddkit itself reads of ``[dataset]``; the other keys are the dataset's own options.
+
+    Attributes:
+        zca: whiten images after normalisation, fitted on the training images.
+    """
+
+    zca: bool = False
+
+
+@dataclass(frozen=True)
+class TermKeys:
+    """What ddkit itself reads of a regularizer; the other keys are the regularizer's own options.
+
+    Attributes:
+        weight: what the regularizer is multiplied by before it is added to the method's loss.
+    """
+
+    weight: NonNegative
+
+
+@dataclass(frozen=True)
 class SyntheticSpec:
     """How the synthetic images start and are stored.
 
-    `ipc` counts stored images per class. With `factor` f, each is a mosaic of f x f pictures, read
-    in `order`, which decode to full size; `init_resize` shrinks real images into the mosaic.
-    `init`: random real images, the first of each class in the order of the data, or noise.
-    `kind` and `bound` (with ``kind = "bound"`` alone; default 128): see `formation.Formation`.
-    `space`: pixels in [0, 1], or after mean and standard deviation.
+    Attributes:
+        ipc: stored images per class.
+        init: random real images, the first of each class in the order of the data, or noise.
+        factor: each stored image is a mosaic of factor x factor pictures, decoded to full size.
+        order: how the pictures of a mosaic are read.
+        init_resize: how real images are shrunk into a mosaic.
+        kind: how a stored image is read: with `factor`; with each factor from 1 to it; or with the
+            greatest that leaves a class at most `bound` training images.
+        bound: training images per class at most; with ``kind = "bound"`` alone, where it is 128.
+        space: where pixels are learned and stored: in [0, 1], or normalised by mean and deviation.
     """
 
     ipc: Count = 10
@@ -58,23 +85,60 @@ class SyntheticSpec:
 
 @dataclass(frozen=True)
 class _Networks:
+    """Which network, and how many of it.
+
+    Attributes:
+        backbone: the network that is trained; a name, or a table with its options.
+        count: how many networks.
+    """
+
     backbone: Part = Part("resnet18")
     count: Count = 20
 
 
 @dataclass(frozen=True)
 class _Batches:
+    """How long, and on how much at a time.
+
+    Attributes:
+        epochs: passes over the images.
+        batch_size: images per batch; fewer where there are fewer.
+    """
+
     epochs: Count = 300
     batch_size: Count = 256
 
 
 @dataclass(frozen=True)
 class _Optimizer:
+    """What takes the steps.
+
+    Attributes:
+        optimizer: SGD with momentum, or AdamW.
+    """
+
     optimizer: Literal["sgd", "adamw"] = "sgd"
 
 
 @dataclass(frozen=True)
 class _Steps:
+    """How far the steps go, and what they see.
+
+    Attributes:
+        lr: the rate.
+        momentum: of SGD.
+        weight_decay: of either optimizer.
+        schedule: ``constant``; or ``dc``, the published loop of the DM family, which trains
+            `epochs` + 1 epochs, and after number `epochs` // 2 + 1 (counted from 0) multiplies the
+            rate by `gamma` and starts the optimizer anew (released code of DM); or ``steps``,
+            which multiplies the rate by `gamma` at each of `milestones` and goes on.
+        gamma: what a schedule multiplies the rate by.
+        milestones: fractions of `epochs`, rounded down.
+        augmentation: operations drawn per batch, parameters per image: ``color_crop`` draws one of
+            these, ``chain:color_crop`` applies them in turn.
+        cutmix: the probability that a batch is mixed with a shuffle of itself.
+    """
+
     lr: Positive = 0.01
     momentum: Momentum = 0.9
     weight_decay: NonNegative = 5e-4
@@ -87,25 +151,19 @@ class _Steps:
 
 @dataclass(frozen=True)
 class TrainSpec(_Steps, _Optimizer, _Batches):
-    """How a classifier is trained: proxies, teachers and judges alike.
-
-    `schedule`: ``constant``; or ``dc``, the published loop of the DM family, which trains
-    `epochs` + 1 epochs, then after epoch number `epochs` // 2 + 1 (counted from 0) multiplies the
-    rate by `gamma` and starts the optimizer anew (methods/dm, section 6).
-    ``steps`` multiplies the rate by `gamma` at each of `milestones`, fractions of `epochs` rounded
-    down; the optimizer goes on.
-    `augmentation`: operations drawn per batch, parameters per image; see `options.Strategy`.
-    `cutmix`: the probability that a batch is mixed with a shuffle of itself.
-    """
+    """How a classifier is trained: proxies, teachers and judges alike."""
 
 
 @dataclass(frozen=True)
 class PoolSpec(_Steps, _Batches, _Networks):
-    """Networks trained on the real data.
+    """Networks trained on the real data, by SGD.
 
-    `images` limits training to that many images, spread evenly over the classes. `input` says what
-    networks are trained on and shown: normalised or raw pixels. Training is as in `TrainSpec`, by
-    SGD alone.
+    Attributes:
+        schedule: ``constant``; or ``steps``, which multiplies the rate by `gamma` at each of
+            `milestones` and goes on.
+        images: train on so many images only, spread evenly over the classes; default all.
+        input: what networks are trained on and shown: normalised or raw pixels.
+        seed: of their initial weights and training.
     """
 
     epochs: Count = 40
@@ -124,7 +182,8 @@ class PoolSpec(_Steps, _Batches, _Networks):
 class ProxySpec(PoolSpec):
     """The pool that regularizers look through (IID and CMI publish with the same kind).
 
-    `mode` is the mode that drawn networks run in.
+    Attributes:
+        mode: the mode that drawn networks run in; published code has them in training mode.
     """
 
     mode: Literal["eval", "train"] = "eval"
@@ -134,9 +193,12 @@ class ProxySpec(PoolSpec):
 class TeacherSpec(PoolSpec):
     """Networks trained on the real data that label what judges train on, random sets included.
 
-    The label of an image, before augmentation, is the mean of their probabilities. `wrong` is what
-    replaces an answer that is not the image's class: the label alone, or a one among *logits* (the
-    released program of NCFM). The last `hard_epochs` epochs train on the classes themselves.
+    The label of an image, before augmentation, is the mean of their probabilities.
+
+    Attributes:
+        wrong: what replaces an answer that is not the image's class: the label alone, or a one
+            among *logits* (the released program of NCFM).
+        hard_epochs: the last epochs, which train on the classes themselves.
     """
 
     count: Count = 1
@@ -152,10 +214,15 @@ class TeacherSpec(PoolSpec):
 class EvalSpec:
     """Who judges the set, how many networks each, and by which protocol.
 
-    `teacher`: whose soft labels the judges learn; None: the set's own labels.
-    `presets`: patterns of architecture names, such as ``timm/vit_*``, with the settings by which
-    those depart from `training`, since one rate that suits a ConvNet leaves others at chance; the
-    longest pattern that matches goes.
+    Attributes:
+        archs: the architectures that judge; which may repeat with other options.
+        seeds: networks of each architecture.
+        protocol: a named evaluation protocol, whose settings the other keys override.
+        training: how judges are trained; its settings stand in ``[eval]`` itself.
+        presets: patterns of architecture names, such as ``timm/vit_*``, with the settings by which
+            those depart from `training`, since one rate that suits a ConvNet leaves others at
+            chance; the longest pattern that matches goes.
+        teacher: whose soft labels the judges learn, instead of the set's own labels.
     """
 
     archs: tuple[Part, ...]
@@ -177,11 +244,14 @@ class EvalSpec:
 
 @dataclass(frozen=True)
 class RuntimeSpec:
-    """The machine's side of a run.
+    """The machine's side of a run. ``auto`` is resolved once, from device and shapes, and recorded.
 
-    `chunk`: how many classes go through the networks at once; `micro_batch`: how many images per
-    forward pass where no gradient is taken. ``auto`` is resolved once, from the device and shapes,
-    and recorded. `checkpoint_seconds` is the time between checkpoints; it changes no result.
+    Attributes:
+        device: ``auto`` takes a GPU if there is one; or ``cpu``, ``cuda``, ``cuda:1``.
+        precision: of forward passes; losses and statistics are float32 whatever it is.
+        chunk: how many classes go through the networks at once.
+        micro_batch: how many images per forward pass where no gradient is taken.
+        checkpoint_seconds: the time between checkpoints; it changes no result.
     """
 
     device: str = "auto"
@@ -202,6 +272,13 @@ def as_part(value: Any, place: Place) -> Part:
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise RecipeError(f'{place}: must be a name or a table {{ name = "…" }}, not {value!r}')
     return Part(value["name"], {k: v for k, v in value.items() if k != "name"})
+
+
+def own_keys(spec: type[Any], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return those of `options` that `spec`, a section above, has a field for, and the rest."""
+    names = {f.name for f in fields(spec)}
+    own = {k: v for k, v in options.items() if k in names}
+    return own, {k: v for k, v in options.items() if k not in names}
 
 
 def as_table(value: Any, place: Place) -> dict[str, Any]:

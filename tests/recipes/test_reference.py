@@ -19,7 +19,7 @@ def pages():
     return module.pages()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "recipe"])
 def test_the_page_is_up_to_date(kind, pages):
     path = DOCS / "reference" / f"{kind}.md"
     assert path.read_text(encoding="utf-8") == pages[kind], "run: python docs/reference.py"
