@@ -158,3 +158,28 @@ def test_every_link_to_a_file_leads_somewhere(page: Path):
         if not (page.parent / link).exists()
     ]
     assert not missing
+
+
+def test_the_architecture_tells_of_every_file_of_a_room_and_of_none_that_is_not_there():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for room in ("recipes", "runtime", "images", "networks", "distillation", "evaluation"):
+        (paragraph,) = re.findall(rf"^\*\*{room}\*\*: (.+?)\n\n", text, re.M | re.S)
+        files = {p.stem for p in (ROOT / "ddkit" / room).glob("*.py")} - {"__init__"}
+        told = set(re.findall(r"`(\w+)`", paragraph))
+        assert files <= told, f"{room}: {files - told} is not told of"
+
+
+def test_every_environment_variable_that_the_code_reads_is_told():
+    told = (ROOT / "docs" / "environment.md").read_text(encoding="utf-8")
+    code = [p for d in ("ddkit", "plugins") for p in (ROOT / d).rglob("*.py")]
+    pattern = re.compile(r"environ(?:\.get\(|\[)[\"'](\w+)")
+    read = {name for p in code for name in pattern.findall(p.read_text(encoding="utf-8"))}
+    assert "DDKIT_HOME" in read
+    assert not {name for name in read if f"`{name}`" not in told}
+
+
+def test_the_glossary_is_in_order_of_the_alphabet():
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    terms = [line.split("|")[1].strip().casefold() for line in text.splitlines()[6:]]
+    assert len(terms) > 20
+    assert terms == sorted(terms)

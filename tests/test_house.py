@@ -187,6 +187,12 @@ def test_plugins_import_doors_the_toolbox_and_their_own_package(path: Path):
         assert not package.startswith("ddkit_") or package == own, f"{name} is another plugin's"
 
 
+def test_the_docs_list_the_toolbox():
+    text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    rows = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `ddkit.")]
+    assert {row.removeprefix("ddkit.") for row in rows} == TOOLBOX
+
+
 @pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=key)
 def test_large_libraries_are_imported_inside_the_factories_that_need_them(path: Path):
     taken = {n.split(".")[0] for n in imports(parsed(path), late=False)}
