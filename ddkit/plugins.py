@@ -136,6 +136,11 @@ def _collect_kind(manager: pluggy.PluginManager, kind: str, failures: list[Failu
     return Registry(kind, parts, failures)
 
 
+def only_builtin() -> bool:
+    """Whether no plugin of another package would be loaded; loads none."""
+    return all(_distribution(e) == BUILTIN for e in _wanted(entry_points(group=GROUP)))
+
+
 def _wanted(entries: Any) -> list[EntryPoint]:
     allowed = os.environ.get("DDKIT_LOAD_PLUGINS")
     chosen = sorted(entries, key=lambda e: (_distribution(e), e.name))

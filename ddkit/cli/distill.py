@@ -50,8 +50,10 @@ def distill(
         settings = (*settings, f'runtime.device="{device}"')
 
     from ddkit.recipes.recipe import Recipe
+    from ddkit.recipes.resolution import check_early
 
     parsed = Recipe.load(path, settings)
+    check_early(parsed)
     loaded = options.load_plugins()
     if dry_run:
         _dry_run(parsed, loaded, out)

@@ -12,12 +12,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ddkit.errors import RecipeError, near
+from ddkit.options import Range
 from ddkit.recipes.place import Place
 
 LARGEST: dict[Any, tuple[str, float]] = {  # what tensors of float32 and int64 hold
     float: ("a finite number", 3.4e38),
     int: ("an integer that 64 bits hold", 2**63 - 1),
 }
+_NAMES: dict[Any, tuple[str, str]] = {  # in our words, and in those of JSON Schema
+    int: ("an integer", "integer"),
+    float: ("a number", "number"),
+    str: ("a string", "string"),
+    bool: ("true or false", "boolean"),
+    Path: ("a path", "string"),
+    type(None): ("none", "null"),
+}
+_BOUNDS = {"min": "minimum", "max": "maximum", "above": "exclusiveMinimum"}
+_BOUNDS |= {"below": "exclusiveMaximum"}
 _MISSING = inspect.Parameter.empty
 
 
@@ -34,8 +45,24 @@ class Option:
         return self.default is _MISSING
 
 
+class Described:
+    """Stands for a factory of which only its options are known, from `json_schema`."""
+
+    def __init__(self, described: Mapping[str, Any]):
+        optional = {k for k in described["properties"] if k not in described["required"]}
+        self.options = {
+            k: Option(k, _hint(v), v.get("default") if k in optional else _MISSING)
+            for k, v in described["properties"].items()
+        }
+
+    def __call__(self, *given: Any, **options: Any) -> Any:
+        raise TypeError("only the options of this component are known")
+
+
 def schema(factory: Callable[..., Any]) -> dict[str, Option]:
     """Return the options of `factory` by name, positional-only given parameters left out."""
+    if isinstance(factory, Described):
+        return factory.options
     target = factory.__init__ if inspect.isclass(factory) else factory
     holder = factory if dataclasses.is_dataclass(factory) else target
     hints = get_type_hints(holder, include_extras=True)
@@ -169,6 +196,57 @@ def describe(hint: Any) -> str:
         return " or ".join(describe(a) for a in get_args(hint) if a is not type(None))
     if get_origin(hint) in (list, tuple):
         return f"a list of: {describe(get_args(hint)[0])}"
-    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
-    names[Path] = "a path"
-    return names.get(hint, getattr(hint, "__name__", str(typing.Any)))
+    return _NAMES[hint][0] if hint in _NAMES else getattr(hint, "__name__", str(typing.Any))
+
+
+def json_schema(factory: Callable[..., Any], given: int = 0) -> dict[str, Any]:
+    """Return the JSON Schema of the options of `factory`, the first `given` parameters left out."""
+    known = list(schema(factory).values())[given:]
+    return {
+        "type": "object",
+        "properties": {
+            o.name: _json_type(o.hint) | ({} if o.required else {"default": plain(o.default)})
+            for o in known
+        },
+        "required": [o.name for o in known if o.required],
+        "additionalProperties": False,
+    }
+
+
+def plain(value: Any) -> Any:
+    """Return a default as JSON has it."""
+    if isinstance(value, tuple | list):
+        return [plain(v) for v in value]
+    return value if isinstance(value, bool | int | float | str) or value is None else str(value)
+
+
+def _json_type(hint: Any) -> dict[str, Any]:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        bounds = next((e for e in args[1:] if isinstance(e, Range)), Range())
+        kept = {v: getattr(bounds, k) for k, v in _BOUNDS.items()}
+        return _json_type(args[0]) | {k: v for k, v in kept.items() if v is not None}
+    if origin is Literal:
+        return {"enum": list(args)}
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [_json_type(a) for a in args]}
+    if origin in (list, tuple):
+        return {"type": "array", "items": _json_type(args[0])}
+    if hint is Path:
+        return {"type": "string", "format": "path"}
+    return {"type": _NAMES[hint][1]} if hint in _NAMES else {}
+
+
+def _hint(described: Mapping[str, Any]) -> Any:
+    """Return the type that `_json_type` wrote; what JSON Schema has no word for is left open."""
+    if "enum" in described:
+        return Literal[tuple(described["enum"])]
+    if "anyOf" in described:
+        return Union[tuple(_hint(d) for d in described["anyOf"])]  # noqa: UP007 - made at run time
+    if "items" in described:
+        return list[_hint(described["items"])]  # type: ignore[misc]
+    if described.get("format") == "path":
+        return Path
+    hint = next((h for h, (_, name) in _NAMES.items() if name == described.get("type")), Any)
+    bounds = {k: described[v] for k, v in _BOUNDS.items() if v in described}
+    return Annotated[hint, Range(**bounds)] if bounds else hint

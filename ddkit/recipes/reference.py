@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ddkit.plugins import Component, Registry
-from ddkit.recipes.binding import Option, describe, schema
+from ddkit.recipes.binding import Option, describe, plain, schema
 
 GIVEN = {"methods": 0, "regularizers": 0, "backbones": 1, "datasets": 1}
 """Leading parameters that ddkit gives itself: `info` to backbones, `root` to datasets."""
@@ -38,7 +38,7 @@ def facts(kind: str, name: str, component: Component) -> dict[str, Any]:
         "summary": summary(component),
         "options": [
             {"name": o.name, "type": describe(o.hint), "required": o.required}
-            | ({} if o.required else {"default": _plain(o.default)})
+            | ({} if o.required else {"default": plain(o.default)})
             for o in given
         ],
     } | _contract(component)
@@ -83,9 +83,3 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else "none" if value is None else str(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
-    return value if isinstance(value, bool | int | float | str) or value is None else str(value)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ddkit.errors import DDKitError, PluginError, RecipeError
-from ddkit.plugins import Component, Plugins, Registry
-from ddkit.recipes.binding import checked, defaults
+from ddkit.plugins import BUILTIN, Component, Plugins, Registry, only_builtin
+from ddkit.recipes.binding import Described, checked, defaults
 from ddkit.recipes.place import Place
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import DatasetKeys, EvalSpec, Part, own_keys
@@ -43,6 +45,32 @@ def check_names(recipe: Recipe, plugins: Plugins) -> None:
     if problems:
         lines = dict.fromkeys(line for p in problems for line in str(p).splitlines())
         raise type(problems[0])("\n".join(lines))
+
+
+def shipped_components() -> Plugins:
+    """Return the built-in components as `components.json` describes them: their options alone.
+
+    That file is made by ``python docs/reference.py`` and held to the code by a test.
+    """
+    text = (Path(__file__).parent / "components.json").read_text(encoding="utf-8")
+    kinds = {
+        kind: {name: Component(Described(d), BUILTIN, BUILTIN) for name, d in parts.items()}
+        for kind, parts in json.loads(text).items()
+    }
+    registries = {kind: Registry(kind, parts, []) for kind, parts in kinds.items()}
+    return Plugins(**registries, failures=[])
+
+
+def check_early(recipe: Recipe) -> None:
+    """Tell mistakes that need no plugin to be loaded, and with it torch: in seconds less.
+
+    Only where the built-in plugins are all there are; `check_names` looks again in any case.
+
+    Raises:
+        RecipeError, PluginError: as `check_names`.
+    """
+    if only_builtin():
+        check_names(recipe, shipped_components())
 
 
 def check_options(

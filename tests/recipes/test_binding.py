@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from ddkit.errors import RecipeError
-from ddkit.options import Count, Positive
-from ddkit.recipes.binding import bind, checked, defaults, schema
+from ddkit.options import Count, Momentum, Positive
+from ddkit.recipes.binding import Described, bind, checked, defaults, json_schema, schema
 from ddkit.recipes.place import Place, Source
 
 HERE = Place(Source("mine.toml"), "part")
@@ -62,3 +63,33 @@ def test_options_for_anything_are_not_taken():
     assert list(schema(loose)) == ["width"]
     with pytest.raises(RecipeError, match="unknown option"):
         bind(loose, {"height": 2}, HERE)
+
+
+def test_options_are_written_as_a_json_schema():
+    assert json_schema(make, given=1) == {
+        "type": "object",
+        "properties": {
+            "width": {"type": "integer", "minimum": 1},
+            "rate": {"type": "number", "exclusiveMinimum": 0, "default": 0.5},
+            "path": {"anyOf": [{"type": "string", "format": "path"}, {"type": "null"}]}
+            | {"default": None},
+        },
+        "required": ["width"],
+        "additionalProperties": False,
+    }
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        *(int, float, str, bool, Path, Any, Count, Momentum, Literal["a", 3]),
+        *(list[Momentum], Literal["auto"] | bool, Path | None, Count | None),
+    ],
+)
+def test_a_type_comes_back_from_its_json_schema(hint: Any):
+    def factory(option: Any) -> None: ...
+
+    factory.__annotations__ = {"option": hint}
+    again = schema(Described(json.loads(json.dumps(json_schema(factory)))))
+    assert again["option"].hint == hint
+    assert again["option"].required

@@ -12,11 +12,21 @@ DOCS = ROOT / "docs"
 
 
 @pytest.fixture(scope="module")
-def pages():
+def script():
     spec = importlib.util.spec_from_file_location("docs_reference", DOCS / "reference.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.pages()
+    return module
+
+
+@pytest.fixture(scope="module")
+def pages(script):
+    return script.pages()
+
+
+def test_the_described_components_are_those_of_the_code(script):
+    written = script.COMPONENTS.read_text(encoding="utf-8")
+    assert written == script.components(), "run: python docs/reference.py"
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "recipe"])
