@@ -4,8 +4,16 @@ Every child of `DDKitError` says where, what is wrong and what to do, in one or 
 command line prints it and exits with `exit_code`; any other exception is a bug of ours.
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_UNSEEN = re.compile(
+    r"[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1: escape sequences, line ends, bells
+    r"\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff"  # direction; zero width
+    r"\u2028\u2029\ufff9-\ufffb\U000e0000-\U000e007f"  # other line ends, annotations, tags
+    r"\ud800-\udfff]"  # half characters, which no stream can carry
+)
 
 
 class DDKitError(Exception):
@@ -56,3 +64,12 @@ def near(name: str, known: Iterable[str]) -> str:
     if not close:
         return ""
     return f" (did you mean {' or '.join(repr(c) for c in close)}?)"
+
+
+def shown(text: str) -> str:
+    r"""Return `text` with characters that act, hide or cannot be printed as ``\x1b``, ``\u202e``.
+
+    For names that came from outside, before they reach a terminal: a line stays one line, in the
+    order in which it is written. Text that is whole is returned as it is.
+    """
+    return _UNSEEN.sub(lambda m: m[0].encode("unicode_escape").decode("ascii"), text)

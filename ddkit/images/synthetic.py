@@ -59,9 +59,14 @@ class SyntheticSet:
         return len(self.labels)
 
     @property
+    def per_class(self) -> tuple[int, ...]:
+        """Stored images of each class, in label order; classes may have unequal numbers."""
+        return tuple(torch.bincount(self.labels, minlength=self.info.num_classes).tolist())
+
+    @property
     def ipc(self) -> int:
         """Stored images of the largest class."""
-        return int(torch.bincount(self.labels).max())
+        return max(self.per_class)
 
     def decode(self, classes: Tensor | None = None) -> tuple[Tensor, Groups]:
         """Return training images of `classes` (int64 CPU; default all), normalised, with groups.

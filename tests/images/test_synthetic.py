@@ -174,6 +174,13 @@ def test_damaged_tensors_are_refused(change: Any, forged: Callable[..., Path]):
         SyntheticSet.load(forged(tensors=change))
 
 
+def test_a_set_knows_how_many_images_each_class_has(tiny: Dataset):
+    assert made(tiny).per_class == (2, 2, 2)
+    unequal = made(tiny, labels=torch.tensor([0, 0, 0, 1, 1, 0]))
+    assert unequal.per_class == (4, 2, 0)
+    assert unequal.ipc == 4
+
+
 # Decoding
 
 
