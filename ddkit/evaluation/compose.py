@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from ddkit.data import DataInfo, Dataset
-from ddkit.errors import RecipeError
+from ddkit.errors import CheckpointError, RecipeError
 from ddkit.evaluation import judge
 from ddkit.evaluation.baselines import check_data
 from ddkit.evaluation.verdict import WHOLE, Scope, Verdict
@@ -19,11 +19,12 @@ from ddkit.networks.fresh import Build, backbone_maker, probe
 from ddkit.networks.pool import ProxyPool
 from ddkit.networks.teacher import Teacher
 from ddkit.plugins import Plugins
+from ddkit.recipes.binding import checked
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.protocol import eval_spec
 from ddkit.recipes.recipe import override
 from ddkit.recipes.resolution import full, plain, split_zca
-from ddkit.recipes.sections import EvalSpec, Part, RuntimeSpec, TeacherSpec, as_part
+from ddkit.recipes.sections import EvalSpec, Part, RuntimeSpec, TeacherSpec, as_part, as_table
 from ddkit.reporter import Reporter
 from ddkit.runtime.device import Runtime
 
@@ -41,7 +42,13 @@ def judged(
 
     The name seeds the networks: one and the same architecture gets the same ones, however many of
     its defaults are spelled out.
+
+    Raises:
+        CheckpointError: the set holds what no network can learn from.
     """
+    wrong = syn.problem()
+    if wrong:
+        raise CheckpointError(f"the set cannot be judged: {wrong}")
     archs = [plain(arch, loaded.backbones) for arch in spec.archs]
     make = partial(judge_maker, plugins=loaded, info=data.info)
     teacher = None
@@ -83,8 +90,8 @@ def stored_spec(
     settings: Sequence[str] = (),
 ) -> EvalSpec:
     """Return the evaluation stored with `syn`, with what the caller overrides."""
-    recipe = syn.recipe or {"backbone": "convnet"}
-    table: dict[str, Any] = deepcopy(recipe.get("eval", {}))
+    recipe, place = syn.recipe or {"backbone": "convnet"}, Place(Source("evaluation"))
+    table: dict[str, Any] = deepcopy(as_table(recipe.get("eval", {}), place))
     if any(item.partition("=")[0].strip() == "protocol" for item in settings):
         table = {k: v for k, v in table.items() if k in ("archs", "seeds")}
     if archs:
@@ -93,16 +100,21 @@ def stored_spec(
         table["seeds"] = seeds
     for item in settings:
         changed = override(table, item)
-        for preset in table.get("presets", {}).values():  # what the caller says goes first
-            preset.pop(changed, None)
-    place = Place(Source("evaluation"))
+        presets = as_table(table.get("presets", {}), place / "presets")
+        for name, preset in presets.items():  # what the caller says goes first
+            presets[name] = as_table(preset, place / "presets" / name)
+            presets[name].pop(changed, None)
+        if presets:
+            table["presets"] = presets
     return eval_spec(table, place, recipe.get("backbone", "convnet"))
 
 
 def stored_runtime(syn: SyntheticSet, device: str | None = None) -> RuntimeSpec:
     """Return how judges of `syn` are to run: in the precision of its recipe."""
-    precision = syn.recipe.get("runtime", {}).get("precision", RuntimeSpec.precision)
-    return RuntimeSpec(device=device or RuntimeSpec.device, precision=precision)
+    place = Place(Source("the set's recipe"), "runtime")
+    stored = as_table(syn.recipe.get("runtime", {}), place)
+    own = checked(RuntimeSpec, {k: v for k, v in stored.items() if k == "precision"}, place)
+    return RuntimeSpec(device=device or RuntimeSpec.device, **own)
 
 
 def test_data(syn: SyntheticSet, loaded: Plugins, path: str | None = None) -> Dataset:

@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from ddkit.options import Count
+
+MOST = 1024  # training images of one stored image: more is no mosaic, but a demand for memory
+
 
 @dataclass(frozen=True)
 class Formation:
@@ -23,11 +27,11 @@ class Formation:
     with the greatest factor that leaves its class at most `bound` training images.
     """
 
-    factor: int = 1
+    factor: Count = 1
     order: Literal["row", "column"] = "row"
     init_resize: Literal["nearest", "bilinear"] = "bilinear"
     kind: Literal["single", "multi", "bound"] = "single"
-    bound: int = 128
+    bound: Count = 128
 
     @property
     def pieces(self) -> int:
@@ -38,6 +42,19 @@ class Formation:
     def most(self) -> int:
         """Training images that one stored image gives, at most."""
         return sum(f**2 for f in range(1, self.factor + 1)) if self.kind == "multi" else self.pieces
+
+    def unfit(self, height: int, width: int) -> str | None:
+        """Return why images of `height` x `width` cannot be mosaics of this kind, or None."""
+        factors = (self.factor,) if self.kind == "single" else range(1, self.factor + 1)
+        for f in factors:
+            if any((f - 1) * -(-side // f) >= side for side in (height, width)):
+                return (
+                    f"{f} x {f} tiles do not fit images of {height}x{width}: the last would be "
+                    f"padding alone"
+                )
+        if self.most > MOST:
+            return f"one image would give {self.most} training images; {MOST} is the most"
+        return None
 
     def decode(self, x: Tensor, fill: float = 0.0, labels: Tensor | None = None) -> Tensor:
         """Return the tiles of `x` [n,C,H,W] at full size, [N,C,H,W], tile-major.

@@ -1,34 +1,25 @@
-"""The synthetic set: what is learned, how it decodes, and the one file that holds all of it."""
+"""The synthetic set: what is learned, how it decodes, and how it starts; see `set_file`."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ddkit.data import DataInfo
-from ddkit.errors import CheckpointError, RecipeError
+from ddkit.errors import RecipeError
+from ddkit.images import set_file
 from ddkit.images.formation import Formation
 from ddkit.images.groups import Groups
 from ddkit.images.real import RealImages
+from ddkit.images.set_file import Description, Space
 from ddkit.images.whitening import Whitening
-from ddkit.recipes.binding import checked
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.sections import SyntheticSpec
 from ddkit.runtime import randomness
-from ddkit.runtime.storage import write_atomically
-
-FORMAT = 1
-KEY = "ddkit"
-Space = Literal["normalized", "pixel"]
 
 
 @dataclass
@@ -139,94 +130,42 @@ class SyntheticSet:
         Raises:
             CheckpointError: the place cannot be written to.
         """
-        tensors = {"images": self.images.detach().cpu().contiguous(), "labels": self.labels}
-        if self.soft is not None:
-            tensors["soft"] = self.soft.cpu().contiguous()
-        if self.info.whitening is not None:
-            tensors["zca_mean"] = self.info.whitening.mean.cpu()
-            tensors["zca_matrix"] = self.info.whitening.matrix.cpu().contiguous()
-        described = {
-            "format": FORMAT,
-            "info": self.info.to_dict(),
-            "formation": asdict(self.formation),
-            "space": self.space,
-            "recipe": self.recipe,
-            "provenance": self.provenance,
-        }
-        metadata = {KEY: json.dumps(described)}
-        write_atomically(path, lambda p: save_file(tensors, p, metadata))
+        described = Description(self.info, self.formation, self.space, self.recipe, self.provenance)
+        set_file.write(path, described, self._tensors())
 
     @classmethod
     def load(cls, path: Path | str) -> SyntheticSet:
-        """Read a set.
+        """Read a set; nothing that the file says of itself is believed.
 
         Raises:
             CheckpointError: missing, truncated, not safetensors, or not a set of ddkit's.
         """
-        path = Path(path)
-        if not os.path.isfile(path):  # noqa: PTH113 - raises nothing where it may not be read
-            raise CheckpointError(f"{path}: no such file")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {k: file.get_tensor(k).clone() for k in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
-        return cls._from(path, metadata, tensors)
-
-    @classmethod
-    def _from(
-        cls, path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]
-    ) -> SyntheticSet:
-        if KEY not in metadata or not {"images", "labels"} <= tensors.keys():
-            raise CheckpointError(f"{path}: a safetensors file, but not a set made by ddkit")
-        try:
-            described = json.loads(metadata[KEY])
-            if described["format"] > FORMAT:
-                raise CheckpointError(
-                    f"{path}: written in format {described['format']}, newer than this ddkit "
-                    f"reads ({FORMAT}); upgrade ddkit"
-                )
-            whitening = None
-            if "zca_matrix" in tensors:
-                whitening = Whitening(tensors["zca_mean"], tensors["zca_matrix"])
-            made = cls(
-                images=nn.Parameter(tensors["images"]),
-                labels=tensors["labels"].long(),
-                info=DataInfo.from_dict(described["info"], whitening),
-                formation=Formation(**described["formation"]),
-                space=described["space"],
-                soft=tensors.get("soft"),
-                recipe=described["recipe"],
-                provenance=described["provenance"],
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: the description in it is damaged: {error}") from None
-        except RuntimeError:
-            raise CheckpointError(f"{path}: the images in it are no numbers to learn") from None
-        problem = made.problem()
-        if problem:
-            raise CheckpointError(f"{path}: {problem}")
-        return made
+        described, tensors = set_file.read(Path(path))
+        info = described.info
+        if "zca_matrix" in tensors:
+            whitening = Whitening(tensors["zca_mean"], tensors["zca_matrix"])
+            info = replace(info, whitening=whitening)
+        images = nn.Parameter(tensors["images"])
+        return cls(
+            images, tensors["labels"], soft=tensors.get("soft"), **{**vars(described), "info": info}
+        )
 
     def problem(self) -> str | None:
-        """Return what does not hold of this set, as a foreign file may bring it, or None."""
-        info, formation = self.info, self.formation
-        if self.labels.ndim != 1 or self.images.shape != (len(self.labels), *info.shape):
-            return "images, labels and description do not agree"
-        if len(self) == 0 or self.labels.min() < 0 or self.labels.max() >= info.num_classes:
-            return f"labels must be 0 to {info.num_classes - 1}"
-        if self.soft is not None and self.soft.shape != (len(self), info.num_classes):
-            return f"soft labels must be {len(self)} x {info.num_classes}"
-        if len(info.mean) != info.channels or len(info.std) != info.channels:
-            return "mean and standard deviation are not one per channel"
-        if self.space not in get_args(Space):
-            return f"the space {self.space!r} is unknown"
-        try:
-            checked(Formation, asdict(formation), Place(Source("formation")))
-        except RecipeError as error:
-            return str(error)
-        return None if formation.factor >= 1 else "the formation's factor must be at least 1"
+        """Return what no network can learn from in this set, or None.
+
+        Values that are not finite, labels of no class, soft labels that are no probabilities.
+        """
+        return set_file.problem(self._tensors(), self.info)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return what the file holds, by name."""
+        tensors = {"images": self.images, "labels": self.labels}
+        if self.soft is not None:
+            tensors["soft"] = self.soft
+        if self.info.whitening is not None:
+            tensors["zca_mean"] = self.info.whitening.mean
+            tensors["zca_matrix"] = self.info.whitening.matrix
+        return tensors
 
 
 def initial(spec: SyntheticSpec, real: RealImages, seed: int) -> SyntheticSet:
@@ -269,12 +208,9 @@ def check_ipc(
         RecipeError: naming the class, and `place`, the recipe's section.
     """
     place = place or Place(Source("recipe"), "synthetic")
-    for f in spec.factors:
-        if any((f - 1) * -(-side // f) >= side for side in info.shape[1:]):
-            raise RecipeError(
-                f"{place / 'factor'}: {f} x {f} tiles do not fit the {info.height}x{info.width} "
-                f"images of {info.name}: the last would be padding alone"
-            )
+    unfit = Formation(spec.factor, kind=spec.kind).unfit(info.height, info.width)
+    if unfit:
+        raise RecipeError(f"{place / 'factor'}: {info.name}: {unfit}")
     need = spec.ipc * spec.factor**2
     fewest = min(counts)
     if spec.init != "noise" and need > fewest:

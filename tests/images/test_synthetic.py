@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import tree
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from ddkit.data import Dataset
@@ -65,7 +61,7 @@ def test_a_set_survives_its_file(changes: dict[str, Any], tiny: Dataset, tmp_pat
 
 
 def test_the_same_set_gives_the_same_bytes(tiny: Dataset, tmp_path: Path):
-    syn = made(tiny, soft=torch.rand(6, 3))
+    syn = made(tiny, soft=torch.rand(6, 3).softmax(1))
     syn.save(tmp_path / "a")
     syn.save(tmp_path / "b")
     SyntheticSet.load(tmp_path / "a").save(tmp_path / "c")
@@ -88,90 +84,6 @@ def test_a_set_on_a_place_that_cannot_be_written_is_refused(tiny: Dataset, tmp_p
 def test_a_file_that_is_not_there_is_said_so(tmp_path: Path):
     with pytest.raises(CheckpointError, match="no such file"):
         SyntheticSet.load(tmp_path / "absent")
-
-
-@pytest.mark.parametrize("keep", [0, 4, 60, -1, -400])
-def test_a_truncated_file_is_refused(keep: int, tiny: Dataset, tmp_path: Path):
-    path = tmp_path / "set"
-    made(tiny).save(path)
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(CheckpointError, match="set: not a readable safetensors file"):
-        SyntheticSet.load(path)
-
-
-def test_a_foreign_file_is_refused(tmp_path: Path):
-    save_file({"images": torch.zeros(1), "labels": torch.zeros(1)}, tmp_path / "a")
-    save_file({"weight": torch.zeros(1)}, tmp_path / "b", {"ddkit": "{}"})
-    for name in ("a", "b"):
-        with pytest.raises(CheckpointError, match="not a set made by ddkit"):
-            SyntheticSet.load(tmp_path / name)
-
-
-@pytest.fixture
-def forged(tiny: Dataset, tmp_path: Path) -> Callable[..., Path]:
-    """A function that saves a set, changes its description and tensors, and returns its path."""
-
-    def forge(
-        describe: Callable[[dict[str, Any]], Any] = lambda d: d,
-        tensors: Callable[[dict[str, Any]], Any] = lambda t: t,
-    ) -> Path:
-        path = tmp_path / "forged"
-        made(tiny).save(path)
-        with safe_open(path, framework="pt") as file:
-            described = json.loads(file.metadata()["ddkit"])
-            held = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        changed = describe(described)
-        text = changed if isinstance(changed, str) else json.dumps(changed)
-        save_file(tensors(held), path, {"ddkit": text})
-        return path
-
-    return forge
-
-
-def test_a_newer_format_says_to_upgrade(forged: Callable[..., Path]):
-    with pytest.raises(CheckpointError, match="newer than this ddkit"):
-        SyntheticSet.load(forged(lambda d: {**d, "format": 99}))
-
-
-DAMAGED_TEXT: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "no JSON": lambda d: "{",
-    "no table": lambda d: [1],
-    "nothing": lambda d: {},
-    "no info": lambda d: {k: v for k, v in d.items() if k != "info"},
-    "a strange format": lambda d: {**d, "format": "one"},
-    "info lacks a key": lambda d: {**d, "info": {"name": "x"}},
-    "info has a strange key": lambda d: {**d, "info": {**d["info"], "x": 1}},
-    "another shape": lambda d: {**d, "info": {**d["info"], "height": 5}},
-    "a mean too few": lambda d: {**d, "info": {**d["info"], "mean": [0.5, 0.5]}},
-    "a formation of nothing": lambda d: {**d, "formation": {"factor": 0}},
-    "a strange order": lambda d: {**d, "formation": {"factor": 2, "order": "diagonal"}},
-    "a strange space": lambda d: {**d, "space": "hyper"},
-    "a class too few": lambda d: {**d, "info": {**d["info"], "classes": ["a", "b"]}},
-}
-
-
-@pytest.mark.parametrize("change", DAMAGED_TEXT.values(), ids=list(DAMAGED_TEXT))
-def test_a_damaged_description_is_refused(change: Any, forged: Callable[..., Path]):
-    with pytest.raises(CheckpointError, match="forged: "):
-        SyntheticSet.load(forged(change))
-
-
-DAMAGED_TENSORS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "a label too few": lambda t: {**t, "labels": t["labels"][:-1].clone()},
-    "labels of no class": lambda t: {**t, "labels": t["labels"] + 7},
-    "labels below zero": lambda t: {**t, "labels": t["labels"] - 1},
-    "labels in a square": lambda t: {**t, "labels": t["labels"][:, None].clone()},
-    "images of bytes": lambda t: {**t, "images": t["images"].to(torch.uint8)},
-    "images of no rank": lambda t: {**t, "images": torch.zeros(6)},
-    "soft labels of another number": lambda t: {**t, "soft": torch.rand(5, 3)},
-    "soft labels of other classes": lambda t: {**t, "soft": torch.rand(6, 9)},
-}
-
-
-@pytest.mark.parametrize("change", DAMAGED_TENSORS.values(), ids=list(DAMAGED_TENSORS))
-def test_damaged_tensors_are_refused(change: Any, forged: Callable[..., Path]):
-    with pytest.raises(CheckpointError, match="forged: "):
-        SyntheticSet.load(forged(tensors=change))
 
 
 def test_a_set_knows_how_many_images_each_class_has(tiny: Dataset):
