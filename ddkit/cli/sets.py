@@ -3,47 +3,69 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ddkit.cli import options
+from ddkit.errors import DataError, shown
 
 if TYPE_CHECKING:
+    from ddkit.images.pictures import Exported
     from ddkit.images.synthetic import SyntheticSet
 
 
 @click.command()
 @click.argument("set_", metavar="SET", type=click.Path(path_type=Path))
-@click.option("--png", type=click.Path(path_type=Path), help="Default: SET with the ending .png.")
+@click.option("--png", type=click.Path(path_type=Path), help="Draw the images as a grid, too.")
 @options.as_json
 def show(set_: Path, png: Path | None, as_json: bool) -> None:
-    """Print what SET, a file or a run folder, holds; draw its images as a PNG grid.
+    """Print what SET, a file or a run folder, holds.
 
     \b
     Example:
-      ddkit show runs/dm-digits-ipc1/synthetic.safetensors
+      ddkit show runs/dm-digits-ipc1/synthetic.safetensors --png grid.png
     """
     from ddkit.distillation.folder import set_file
-    from ddkit.images.pictures import write_grid
     from ddkit.images.synthetic import SyntheticSet
 
-    path = set_file(set_)
-    syn = SyntheticSet.load(path)
-    target = png or path.with_suffix(".png")
-    write_grid(syn, target)
-    facts = describe(syn) | {"picture": str(target)}
+    syn = SyntheticSet.load(set_file(set_))
+    facts = describe(syn)
     if as_json:
         click.echo(json.dumps(facts | {"recipe": syn.recipe}, indent=2))
-        return
+    else:
+        _print(facts, syn.recipe)
+    if png is not None:
+        _draw(syn, png)
+
+
+def _print(facts: dict[str, Any], recipe: dict[str, Any]) -> None:
+    """Print facts by name, then the recipe; what acts on a terminal is shown, not sent."""
     width = max(map(len, facts))
     for name, value in facts.items():
-        click.echo(f"{name:<{width}}  {value}")
-    if syn.recipe:
+        click.echo(shown(f"{name:<{width}}  {value}"))
+    if recipe:
         import tomli_w
 
-        click.echo("\n" + tomli_w.dumps(syn.recipe), nl=False)
+        click.echo()
+        for line in tomli_w.dumps(recipe).split("\n")[:-1]:
+            click.echo(shown(line))
+
+
+def _draw(syn: SyntheticSet, png: Path) -> None:
+    """Write the grid; over another picture, but never over anything else, such as the set.
+
+    Raises:
+        DataError: there is something else.
+        CheckpointError: it cannot be written.
+    """
+    from ddkit.images.pictures import is_png, write_grid
+
+    if os.path.lexists(png) and not is_png(png):
+        raise DataError(f"{png}: exists and is not a PNG picture; choose another file")
+    write_grid(syn, png)
 
 
 def describe(syn: SyntheticSet) -> dict[str, Any]:
@@ -51,9 +73,11 @@ def describe(syn: SyntheticSet) -> dict[str, Any]:
     info = syn.info
     names = ", ".join(info.classes[:10]) + (" …" if info.num_classes > 10 else "")
     kind = "soft" if syn.soft is not None else "hard"
+    fewest = min(syn.per_class)
+    per_class = f"{syn.ipc}" if fewest == syn.ipc else f"{fewest} to {syn.ipc}"
     bits = 8 * syn.stored_bytes / info.num_classes
     facts: dict[str, Any] = {
-        "images": f"{len(syn)} of {'x'.join(map(str, info.shape))}, {syn.ipc} per class",
+        "images": f"{len(syn)} of {'x'.join(map(str, info.shape))}, {per_class} per class",
         "classes": f"{info.num_classes}: {names}",
         "labels": kind,
         "space": syn.space,
@@ -63,7 +87,8 @@ def describe(syn: SyntheticSet) -> dict[str, Any]:
     }
     if syn.formation.factor > 1:
         facts["formation"] = f"{syn.formation.factor} x {syn.formation.factor} mosaics"
-    return {"dataset": info.name} | facts | syn.provenance
+    facts = {"dataset": info.name} | facts
+    return facts | {k: v for k, v in syn.provenance.items() if k not in facts}
 
 
 @click.command()
@@ -71,6 +96,9 @@ def describe(syn: SyntheticSet) -> dict[str, Any]:
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def export(set_: Path, folder: Path) -> None:
     """Write the images of SET into DIR, a folder for each class, as 8-bit PNG.
+
+    Folder names are safe on every system; where their alphabetical order is not that of the
+    labels, they begin with the label. classes.json has the names, labels and statistics.
 
     \b
     Example:
@@ -80,5 +108,32 @@ def export(set_: Path, folder: Path) -> None:
     from ddkit.images import pictures
     from ddkit.images.synthetic import SyntheticSet
 
-    count = pictures.export(SyntheticSet.load(set_file(set_)), folder)
-    click.echo(f"{count} images in {folder}")
+    syn = SyntheticSet.load(set_file(set_))
+    done = pictures.export(syn, folder)
+    click.echo(f"{done.images} images in {folder}")
+    for line in lost(syn, done):
+        click.echo(line)
+
+
+def lost(syn: SyntheticSet, done: Exported) -> list[str]:
+    """Return what the folder does not show of the set, a line each."""
+    lines = []
+    if done.numbered:
+        lines.append(
+            "folders begin with the label: in the order of their names alone, which readers of "
+            "folders go by, classes would get other labels"
+        )
+    if done.clipped:
+        lines.append(
+            f"{done.clipped:,} of {done.values:,} values ({done.clipped / done.values:.1%}) were "
+            "clipped: darker than black or lighter than white"
+        )
+    empty = syn.per_class.count(0)
+    if empty:
+        lines.append(f"{empty} of {syn.info.num_classes} classes have no images")
+    if syn.soft is not None:
+        lines.append("the soft labels are left out: folders say classes alone")
+    if syn.formation.factor > 1:
+        tiles = f"{syn.formation.factor} x {syn.formation.factor}"
+        lines.append(f"images are mosaics as stored, of {tiles} tiles, not what networks train on")
+    return lines

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ddkit.data import Dataset
-from ddkit.errors import IncompatibleError
+from ddkit.errors import IncompatibleError, shown
 from ddkit.images.formation import Formation
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet
@@ -63,11 +63,11 @@ def check_data(syn: SyntheticSet, data: Dataset) -> None:
         ours, theirs = getattr(syn.info, what), getattr(data.info, what)
         if ours != theirs:
             raise IncompatibleError(
-                f"the set was made for {syn.info.name} with {what} {_short(ours)}, but the test "
-                f"data {data.info.name} has {_short(theirs)}"
+                f"the set was made for {shown(syn.info.name)} with {what} {_short(ours)}, but the "
+                f"test data {shown(data.info.name)} has {_short(theirs)}"
             )
 
 
 def _short(value: tuple[Any, ...]) -> str:
-    text = ", ".join(map(str, value[:4]))
+    text = shown(", ".join(map(str, value[:4])))
     return f"({text}, … {len(value)} in all)" if len(value) > 4 else f"({text})"

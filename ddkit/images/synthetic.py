@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ddkit.data import DataInfo
-from ddkit.errors import RecipeError
+from ddkit.errors import CheckpointError, RecipeError, shown
 from ddkit.images import set_file
 from ddkit.images.formation import Formation
 from ddkit.images.groups import Groups
@@ -19,7 +20,7 @@ from ddkit.images.set_file import Description, Space
 from ddkit.images.whitening import Whitening
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.sections import SyntheticSpec
-from ddkit.runtime import randomness
+from ddkit.runtime import memory, randomness
 
 
 @dataclass
@@ -91,7 +92,12 @@ class SyntheticSet:
         self.images.copy_(self.formation.compose(tiles.transpose(0, 1).flatten(0, 2)))
 
     def training(self) -> tuple[Tensor, Tensor]:
-        """Return what a network trains on: decoded normalised images, and labels hard or soft."""
+        """Return what a network trains on: decoded normalised images, and labels hard or soft.
+
+        Raises:
+            CheckpointError: they are more than there is memory.
+        """
+        self._check_memory()
         with torch.no_grad():
             images, groups = self.decode()
         images = images.detach()  # without mosaics these are the learned images themselves
@@ -99,17 +105,32 @@ class SyntheticSet:
             return images, groups.labels
         return images, self.formation.tile_labels(self.soft, self.labels).to(images.device)
 
+    def _check_memory(self) -> None:
+        count, most = len(self.training_classes()), memory.capacity(self.images.device)
+        need = count * math.prod(self.info.shape) * self.images.element_size()
+        if most is not None and need > most:
+            raise CheckpointError(
+                f"{len(self)} stored images give {count} training images of {need / 2**30:,.1f} "
+                f"GiB, more than the {most / 2**30:,.1f} GiB of memory"
+            )
+
     def training_classes(self) -> Tensor:
         """Return the classes of what a network trains on, whatever its labels: int64 [N]."""
         classes = self.formation.tile_labels(self.labels, self.labels)
         return classes.to(self.images.device)
 
-    def pixels(self) -> Tensor:
-        """Return the stored images as pixels, float32 [n,C,H,W] in [0, 1], on the CPU."""
+    def pixels(self, rows: Tensor | None = None) -> Tensor:
+        """Return stored images as pixels, float32 [n,C,H,W] in [0, 1], on the CPU.
+
+        `rows`, int64 [n], chooses images; default all.
+        """
+        return self.raw_pixels(rows).clamp(0, 1)
+
+    def raw_pixels(self, rows: Tensor | None = None) -> Tensor:
+        """Return `pixels` as learned, which may leave [0, 1]."""
         x = self.images.detach()
-        if self.space == "normalized":
-            x = self.info.denormalize(x)
-        return x.clamp(0, 1).cpu()
+        x = x if rows is None else x[rows.to(x.device)]
+        return (self.info.denormalize(x) if self.space == "normalized" else x).cpu()
 
     def to(self, device: torch.device) -> SyntheticSet:
         images = nn.Parameter(self.images.detach().to(device))
@@ -210,7 +231,7 @@ def check_ipc(
     place = place or Place(Source("recipe"), "synthetic")
     unfit = Formation(spec.factor, kind=spec.kind).unfit(info.height, info.width)
     if unfit:
-        raise RecipeError(f"{place / 'factor'}: {info.name}: {unfit}")
+        raise RecipeError(f"{place / 'factor'}: {shown(info.name)}: {unfit}")
     need = spec.ipc * spec.factor**2
     fewest = min(counts)
     if spec.init != "noise" and need > fewest:
@@ -218,5 +239,5 @@ def check_ipc(
         name = info.classes[counts.index(fewest)]
         raise RecipeError(
             f"{place / 'ipc'}: {spec.ipc}{tiles} needs {need} real images per class, but "
-            f'{info.name}\'s class {name!r} has {fewest}; lower ipc or use init = "noise"'
+            f'{shown(info.name)}\'s class {name!r} has {fewest}; lower ipc or use init = "noise"'
         )

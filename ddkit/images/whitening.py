@@ -37,7 +37,10 @@ class Whitening:
 
     @cached_property
     def inverse(self) -> Tensor:
-        return torch.linalg.inv(self.matrix.double()).float()
+        try:
+            return torch.linalg.inv(self.matrix.double()).float()
+        except torch.linalg.LinAlgError:  # a stranger's: ours are of full rank
+            raise DataError("the whitening's matrix has no inverse: no pixels to show") from None
 
     @cached_property
     def fingerprint(self) -> str:

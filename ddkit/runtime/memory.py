@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 import torch
@@ -20,6 +21,16 @@ def budget(device: torch.device) -> int:
     if device.type != "cuda":
         return CPU_BUDGET
     return int(torch.cuda.get_device_properties(device).total_memory * GPU_SHARE)
+
+
+def capacity(device: torch.device) -> int | None:
+    """Return the bytes of memory of `device`, or of the machine; None where it is not known."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
 
 
 def fitting(total: int, per_item: int, most: int) -> int:

@@ -11,11 +11,12 @@ from conftest import tree
 from torch import nn
 
 from ddkit.data import Dataset
-from ddkit.errors import CheckpointError, DDKitError, RecipeError
+from ddkit.errors import CheckpointError, RecipeError
 from ddkit.images.formation import Formation
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet, initial
 from ddkit.recipes.sections import SyntheticSpec
+from ddkit.runtime import memory
 
 CPU = torch.device("cpu")
 
@@ -136,6 +137,15 @@ def test_a_set_with_soft_labels_trains_on_them(tiny: Dataset):
     assert torch.equal(targets, torch.cat([soft] * 4))
 
 
+def test_more_training_images_than_memory_are_refused_before_any_is_made(
+    tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(memory, "capacity", lambda device: 6 * 4 * 3 * 16 * 16 * 4)
+    assert len(made(tiny, formation=Formation(2)).training()[0]) == 24
+    with pytest.raises(CheckpointError, match=r"54 training images of 0\.0 GiB, more than"):
+        made(tiny, formation=Formation(3)).training()
+
+
 # The beginning
 
 
@@ -190,32 +200,3 @@ def test_more_real_images_than_the_smallest_class_has_are_refused(
     with pytest.raises(RecipeError, match=r"synthetic\.ipc.*'class 0' has 12"):
         initial(SyntheticSpec(ipc=ipc, factor=factor), RealImages(tiny, 0, CPU), 0)
     initial(SyntheticSpec(ipc=ipc, factor=factor, init="noise"), RealImages(tiny, 0, CPU), 0)
-
-
-# Pictures
-
-
-def test_every_image_of_an_export_has_a_file_of_its_own(tiny: Dataset, tmp_path: Path):
-    from dataclasses import replace
-
-    from ddkit.images.pictures import export
-
-    info = replace(tiny.info, classes=("a/b", "a-b", "c"))
-    assert export(made(tiny, info=info), tmp_path / "out") == 6
-    assert len(tree(tmp_path / "out")) == 6
-
-
-@pytest.mark.parametrize("name", ["..", "../../escaped", "/escaped", "."])
-def test_an_export_stays_in_its_folder(name: str, tiny: Dataset, tmp_path: Path):
-    from dataclasses import replace
-
-    from ddkit.images.pictures import export
-
-    info = replace(tiny.info, classes=(name, "b", "c"))
-    inside = tmp_path / "deep" / "out"
-    try:
-        export(made(tiny, info=info), inside)
-    except DDKitError:
-        return
-    assert all(name.startswith("deep/out/") for name in tree(tmp_path))
-    assert all(name.count("/") == 3 for name in tree(tmp_path))
