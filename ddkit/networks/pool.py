@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from hashlib import blake2b
@@ -96,7 +97,8 @@ class ProxyPool:
             "rest": [spec.images, spec.input, spec.seed, self._runtime.precision],
         }
         text = json.dumps(facts, sort_keys=True, default=str)
-        return f"{self.info.name}-{blake2b(text.encode(), digest_size=8).hexdigest()}"
+        name = re.sub(r"[^\w-]", "-", self.info.name)[:60]  # a set's file may say "../.."
+        return f"{name}-{blake2b(text.encode(), digest_size=8).hexdigest()}"
 
     def missing(self) -> list[int]:
         """Return the numbers of the networks that are not in the cache."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ddkit.networks.pool import ProxyPool, RawInput
 from ddkit.networks.training import accuracy
 from ddkit.recipes.sections import Part, ProxySpec
 from ddkit.reporter import Metrics, Silent
+from ddkit.runtime import storage
 from ddkit.runtime.device import Runtime
 from ddkit.testing import stand_in
 
@@ -269,3 +271,13 @@ def test_a_network_that_diverged_is_not_kept(tmp_path: Path, tiny: Dataset):
     with pytest.raises(DivergedError, match="Lower that pool's lr"):
         made.prepare(Silent())
     assert not list(tmp_path.glob("pool/*.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["../../out", "/out", "..", "a" * 400, "\ud800\x1b"], ids=ascii)
+def test_a_pool_stays_in_the_cache_whatever_a_set_calls_its_data(name: str, tiny: Dataset):
+    data = replace(tiny, info=replace(tiny.info, name=name))
+    spec = ProxySpec(backbone=Part("mlp"), count=1)
+    folder = ProxyPool(spec, lambda: nn.Identity(), data, RUNTIME, 0).folder
+    assert folder.parent == storage.cache("networks")
+    assert len(folder.name) <= 80
+    assert folder.name.isprintable()
