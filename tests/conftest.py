@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -157,3 +158,27 @@ def tree(folder: Path) -> dict[str, bytes]:
     """Return the content of every file under `folder` by its relative path."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from ddkit.runtime.lock import try_lock
+
+held = try_lock(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def another_process_holds(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that holds the lock at `path`, and is killed when the block ends."""
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import torch
 
-from ddkit.errors import CheckpointError
 from ddkit.reporter import Metrics, Reporter
-from ddkit.runtime.storage import write_text
+from ddkit.runtime.storage import append, write_text
 
 
 class JsonLines:
@@ -41,29 +40,49 @@ class JsonLines:
         self.flush()
 
     def flush(self) -> None:
-        """Write what is pending."""
+        """Write what is pending.
+
+        Raises:
+            CheckpointError: it cannot be written, and waits for the next time.
+        """
         self._flushed = time.monotonic()
         if not self._pending:
             return
-        lines = []
-        for values in read_all(self._pending):
-            lines.append(json.dumps({"step": self._step} | values) + "\n")
+        lines, not_finite = [], {}
+        for step, values in enumerate(read_all(self._pending), self._step):
+            lines.append(json.dumps({"step": step} | values) + "\n")
             bad = [f"{k} ({v})" for k, v in values.items() if not math.isfinite(v)]
             if bad:
-                self.not_finite[self._step] = bad
-            self._step += 1
+                not_finite[step] = bad
+        append(self.path, "".join(lines))  # what it refuses stays pending
+        self.not_finite |= not_finite
+        self._step += len(lines)
         self._pending = []
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(lines)
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from None
 
 
 def keep_lines(path: Path, count: int) -> None:
-    """Cut a file of JSON lines down to its first `count`, as a resumed run needs."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    write_text(path, "".join(lines[:count]))
+    """Cut a file of JSON lines down to those of its first `count` steps, as a resumed run needs.
+
+    Lines that are torn, damaged or there twice are dropped.
+    """
+    found = path.read_bytes().splitlines(keepends=True) if count and path.exists() else []
+    kept, last = [], -1
+    for line in found:
+        step = _step(line)
+        if step is not None and last < step < count:
+            kept.append(line.decode())
+            last = step
+    write_text(path, "".join(kept))
+
+
+def _step(line: bytes) -> int | None:
+    """Return the step that a whole line is of, None if it is none."""
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    step = values.get("step") if isinstance(values, dict) else None
+    return step if line.endswith(b"\n") and type(step) is int else None
 
 
 def read_all(batch: list[Metrics]) -> list[dict[str, float]]:
