@@ -89,7 +89,8 @@ def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None) -> None:
     import tomli_w
 
     from ddkit.distillation.compose import compose
-    from ddkit.distillation.folder import RunFolder, identity
+    from ddkit.distillation.folder import RunFolder
+    from ddkit.distillation.identity import identity
     from ddkit.distillation.preflight import check_disk, facts
     from ddkit.runtime.device import open_runtime
 
@@ -97,7 +98,7 @@ def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None) -> None:
     parts = compose(recipe, loaded, runtime)
     recipe = parts.recipe
     if out is not None:
-        RunFolder(out).check(identity(recipe, parts.dataset.fingerprint()))
+        RunFolder(out).check(identity(recipe, parts.dataset.fingerprint()), recipe)
     check_disk(parts, out or Path("runs"))
     for line in facts(parts, runtime, out or Path("runs")):
         click.echo(line, err=True)

@@ -1,23 +1,59 @@
-"""A run's state, saved and restored: what the next step depends on, and nothing else."""
+"""A run's state, saved and restored: what the next step depends on, and nothing else.
+
+The file is one of torch's with the hash of all its bytes at its end. The one before it is kept.
+"""
 
 from __future__ import annotations
 
+import io
 import pickle
-import zipfile
+import time
+from hashlib import blake2b
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import torch
 
 from ddkit.errors import CheckpointError
 from ddkit.method import Method
 from ddkit.run import Run
-from ddkit.runtime.storage import write_atomically
+from ddkit.runtime import storage
+
+MARK = b"\nddkit checkpoint, blake2b: "
+TAIL = len(MARK) + 64  # bytes after those that are hashed
+SHARE = 0.02  # of a run's time that checkpoints may take
+RARER = 10  # times the interval that was asked for, at most
 
 
-def save(path: Path, run: Run, method: Method, step: int, run_identity: str) -> None:
-    """Write to `path` the state after `step` steps."""
+def previous(path: Path) -> Path:
+    """Return where the checkpoint before the one at `path` is."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def interval(asked: float, cost: float) -> float:
+    """Return the seconds between checkpoints of which the last took `cost` seconds."""
+    return max(asked, min(cost / SHARE, RARER * asked))
+
+
+def save(
+    path: Path, run: Run, method: Method, step: int, run_identity: str, metrics: Path | None = None
+) -> float:
+    """Write to `path` the state after `step` steps; return the seconds that it took.
+
+    It is read back before it takes the place of the last one, which becomes the previous one. The
+    lines of `metrics` are on the disk before it is.
+
+    Raises:
+        CheckpointError: the disk is full, gone or does not keep what is written.
+    """
+    started = time.monotonic()
+    if metrics is not None and not path.parent.is_dir():
+        raise CheckpointError(f"{path.parent}: is gone; the state after step {step} is not saved")
     state = {
         "identity": run_identity,
+        "versions": versions(),
+        "metrics": None if metrics is None else _told(metrics),
         "step": step,
         "chunk": run.chunk,
         "seconds": run.seconds,
@@ -27,24 +63,104 @@ def save(path: Path, run: Run, method: Method, step: int, run_identity: str) -> 
         "optimizers": [o.state_dict() for o in run.optimizers],
         "method": method.state_dict(),
     }
-    write_atomically(path, lambda place: torch.save(state, place))
+
+    def write(place: Path) -> None:
+        with place.open("wb") as file:
+            hashing = _Hashing(file)
+            torch.save(state, cast(BinaryIO, hashing))
+            file.write(MARK + hashing.made.hexdigest().encode())
+
+    def check(place: Path) -> None:
+        problem = _problem(place)
+        if problem is not None:
+            raise CheckpointError(f"{path}: the disk does not give back what is written: {problem}")
+
+    storage.write_atomically(path, write, check, previous(path))
+    return time.monotonic() - started
 
 
-def restore(path: Path, run: Run, method: Method, run_identity: str) -> int:
+class _Hashing(io.RawIOBase):
+    """A file that hashes what is written to it."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.made = blake2b(digest_size=32)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.made.update(data)
+        return self._file.write(data)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes a run's steps."""
+    return {"ddkit": version("ddkit"), "torch": str(torch.__version__)}
+
+
+def _told(metrics: Path) -> tuple[int, str] | None:
+    """Return the size and hash of the lines that are on the disk when this returns."""
+    try:
+        storage.sync(metrics)
+        return metrics.stat().st_size, storage.digest(metrics)
+    except (OSError, EOFError) as error:
+        raise CheckpointError(f"{metrics}: cannot be saved: {error}") from None
+
+
+def restore(
+    path: Path, run: Run, method: Method, run_identity: str, metrics: Path | None = None
+) -> int:
     """Load the state at `path` into `run` and `method`; return the steps taken, 0 if there is none.
 
+    A damaged one is passed over for the previous one, which the run's reporter is told.
+
     Raises:
-        CheckpointError: the checkpoint is damaged or of another run.
+        CheckpointError: all there are are damaged, or it is of another run or version.
     """
-    if not path.is_file():
+    found, problems = None, []
+    for place in filter(Path.exists, (path, previous(path))):
+        problem = _problem(place)
+        if problem is None:
+            found = place
+            break
+        problems.append(f"{place}: damaged ({problem})")
+    if found is None:
+        if problems:
+            raise CheckpointError(f"{'; '.join(problems)}; remove {path.parent} to start over")
         return 0
+    step = _taken_up(found, run, method, run_identity, metrics)
+    for text in problems:
+        run.reporter.note(f"{text}; the one before it is taken, of step {step}")
+    if found != path:
+        if not problems:
+            run.reporter.note(f"{path}: is gone; the one before it is taken, of step {step}")
+        storage.move(found, path)  # or the next one would keep the damaged one as its previous
+    return step
+
+
+def _problem(path: Path) -> str | None:
+    """Return what is wrong with the bytes of a checkpoint, or None."""
+    try:
+        end = path.stat().st_size - TAIL
+        if end <= 0:
+            return "too short"
+        with path.open("rb") as file:
+            file.seek(end)
+            tail = file.read()
+        if not tail.startswith(MARK):
+            return "its end is missing"
+        same = storage.digest(path, end).encode() == tail[len(MARK) :]
+    except (OSError, EOFError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return None if same else "its bytes are not those that were written"
+
+
+def _taken_up(path: Path, run: Run, method: Method, run_identity: str, metrics: Path | None) -> int:
     try:
         state = torch.load(path, map_location=run.runtime.device, weights_only=True)
-        if not isinstance(state, dict):
-            raise ValueError("not a checkpoint")
+        _check_same(path, state, run, run_identity)
         step = int(state["step"])
-        if state["identity"] != run_identity:
-            raise CheckpointError(f"{path}: belongs to another run; remove it")
         with torch.no_grad():
             run.synthetic.images.copy_(state["images"])
         run.synthetic.soft = state["soft"]
@@ -53,13 +169,46 @@ def restore(path: Path, run: Run, method: Method, run_identity: str) -> int:
         for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         method.load_state_dict(state["method"])
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
-        raise _damaged(path, error) from None
-    except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise _damaged(path, error) from None
+    except (OSError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {_first_line(error)}") from None
+    except (RuntimeError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise CheckpointError(
+            f"{path}: does not fit this run's parts ({_first_line(error)}); if a plugin changed, "
+            f"go back to the one it began with, or remove {path.parent} to start over"
+        ) from None
+    if metrics is not None and state["metrics"] is not None:
+        size, told = state["metrics"]
+        _check_metrics(metrics, size, told, step, run)
     return step
 
 
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return CheckpointError(f"{path}: damaged ({reason}); remove it to start over")
+def _check_same(path: Path, state: dict[str, Any], run: Run, run_identity: str) -> None:
+    if state["identity"] != run_identity:
+        raise CheckpointError(f"{path}: belongs to another run; remove it")
+    begun, here = state["versions"], versions()
+    if begun["ddkit"] != here["ddkit"]:
+        raise CheckpointError(
+            f"{path}: written by ddkit {begun['ddkit']}, this is {here['ddkit']}: finish the run "
+            f"with that version, or start anew in another folder"
+        )
+    if begun["torch"] != here["torch"]:
+        run.reporter.note(
+            f"{path}: written with torch {begun['torch']}, this is {here['torch']}: the set may "
+            f"not be the one of an unbroken run to the last digit"
+        )
+
+
+def _check_metrics(path: Path, size: int, told: str, step: int, run: Run) -> None:
+    try:
+        same = storage.digest(path, size) == told
+    except (OSError, EOFError):
+        same = False
+    if not same:
+        run.reporter.note(
+            f"{path}: lines before step {step} are damaged or missing; the run does not depend on "
+            f"them, and those that can be read are kept"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,9 +1,12 @@
-"""A run's folder: its files, whose run it is, and how far that has come."""
+"""A run's folder: its files, whose run it is, who works on it, and how far that has come."""
 
 from __future__ import annotations
 
 import json
 import os
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -11,27 +14,16 @@ from typing import Any
 
 import tomli_w
 
+from ddkit.distillation.checkpoint import previous
+from ddkit.distillation.identity import differing
 from ddkit.errors import CheckpointError
 from ddkit.recipes.recipe import Recipe
-from ddkit.runtime import storage
+from ddkit.runtime import lock, storage
 from ddkit.runtime.storage import write_text
 
 SET, RECIPE, METRICS, GRID = "synthetic.safetensors", "recipe.toml", "metrics.jsonl", "grid.png"
 STATUS, CHECKPOINT, VERDICT = "run.json", "checkpoint.pt", "eval.json"
-
-
-def identity(recipe: Recipe, data: str) -> str:
-    """Return the hash of what determines the set: the resolved recipe and the data.
-
-    The data is known by its own hash, wherever it lies now.
-    """
-    table = recipe.table()
-    del table["eval"], table["dataset"]  # judges come after
-    table["runtime"] = {
-        k: v for k, v in table["runtime"].items() if k not in ("device", "checkpoint_seconds")
-    }
-    text = json.dumps([table, data], sort_keys=True)
-    return blake2b(text.encode(), digest_size=16).hexdigest()
+SEAL = "# what is above, blake2b: "  # the last line of recipe.toml, with the hash of the others
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,11 @@ class RunFolder:
         return self.path / CHECKPOINT
 
     def status(self) -> dict[str, Any]:
-        """Return what `run.json` says, empty where there is none."""
+        """Return what `run.json` says, empty where there is none.
+
+        Raises:
+            CheckpointError: it cannot be read, or is not as ddkit wrote it.
+        """
         path = self.path / STATUS
         try:
             status = json.loads(path.read_text(encoding="utf-8"))
@@ -61,48 +57,142 @@ class RunFolder:
             return {}
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from None
-        if not isinstance(status, dict):
+        if not isinstance(status, dict) or status.pop("digest", "") != _digest(status):
             raise CheckpointError(f"{path}: damaged; choose another folder, or remove this one")
         return status
 
     def write_status(self, **values: Any) -> None:
-        """Add `values` to `run.json`."""
-        merged = json.dumps(self.status() | values, indent=2, sort_keys=True) + "\n"
-        write_text(self.path / STATUS, merged)
+        """Add `values` to `run.json`; those that are None are taken out."""
+        merged = {k: v for k, v in (self.status() | values).items() if v is not None}
+        merged["digest"] = _digest(merged)
+        write_text(self.path / STATUS, json.dumps(merged, indent=2, sort_keys=True) + "\n")
 
     def write_recipe(self, recipe: Recipe) -> None:
-        write_text(self.path / RECIPE, tomli_w.dumps(recipe.table()))
+        text = tomli_w.dumps(recipe.table())
+        write_text(self.path / RECIPE, f"{text}{SEAL}{_digest(text)}\n")
 
-    def claim(self, run_identity: str) -> bool:
-        """Take the folder for a run; return whether the run is finished. Errors as `check`."""
-        finished = self.check(run_identity)
-        if not finished:
-            self.write_status(identity=run_identity, finished=False)
-        return finished
+    @contextmanager
+    def claimed(
+        self, run_identity: str, recipe: Recipe, note: Callable[[str], None]
+    ) -> Iterator[bool]:
+        """Hold the folder for a run, alone; yield whether the run is finished already.
 
-    def check(self, run_identity: str) -> bool:
+        While it is held, `run.json` says by whom. What killed writers left behind is removed.
+
+        Raises:
+            CheckpointError: as `check`, or another process holds it.
+        """
+        if self.check(run_identity, recipe):
+            yield True
+            return
+        with self._locked(note):
+            storage.sweep(self.path)
+            if self.check(run_identity, recipe):  # finished while we came here
+                yield True
+                return
+            self.write_status(identity=run_identity, finished=False, running=lock.myself())
+            self.write_recipe(recipe)
+            try:
+                yield False
+            finally:
+                with suppress(CheckpointError):  # what stopped the run is what is told
+                    if "running" in self.status():
+                        self.write_status(running=None)
+
+    def _locked(self, note: Callable[[str], None]) -> lock.Lock:
+        path = self.path / storage.LOCK
+        try:
+            storage.make_folder(self.path)
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be made: {error.strerror}") from None
+        taken = lock.try_lock(path)
+        if taken is None:
+            raise CheckpointError(
+                f"{self.path}: {lock.holder(path)} works on it; wait for that, or choose another "
+                f"folder"
+            )
+        if not taken.supported:
+            note(f"{self.path}: cannot be locked on this disk; let no other process work in it")
+        return taken
+
+    def check(self, run_identity: str, recipe: Recipe) -> bool:
         """Return whether the folder holds this very run, finished; write nothing.
 
         Raises:
-            CheckpointError: it holds something else.
+            CheckpointError: it holds something else, what it holds is damaged, or it cannot be
+                written to.
         """
         if os.path.exists(self.path) and not os.path.isdir(self.path):  # noqa: PTH110, PTH112
             raise CheckpointError(f"{self.path}: is a file; give a folder")
-        if not os.access(storage.existing(self.path), os.W_OK | os.X_OK):
-            raise CheckpointError(f"{self.path}: cannot be written: permission denied")
         status = self.status()
         if status and status.get("identity") != run_identity:
-            raise CheckpointError(
-                f"{self.path}: holds a run of another recipe or other data; choose another folder"
-            )
-        if not status and self.path.is_dir() and any(self.path.iterdir()):
+            raise CheckpointError(f"{self.path}: {self._other(recipe)}; choose another folder")
+        self._kept_recipe()
+        if status.get("finished"):
+            self.check_set()
+            return True
+        if not os.access(storage.existing(self.path), os.W_OK | os.X_OK):
+            raise CheckpointError(f"{self.path}: cannot be written: permission denied")
+        found = self.path.iterdir() if not status and self.path.is_dir() else ()
+        if not all(map(storage.is_partial, found)):
             raise CheckpointError(f"{self.path}: holds something else; choose another folder")
-        return bool(status.get("finished"))
+        return False
+
+    def check_set(self) -> None:
+        """Refuse the set of a finished run if it is not the one that the run wrote.
+
+        Raises:
+            CheckpointError: it is gone, or its bytes are others.
+        """
+        told = self.status().get("set")
+        try:
+            same = told is None or storage.digest(self.set) == told
+        except (OSError, EOFError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise CheckpointError(f"{self.set}: cannot be read: {reason}") from None
+        if not same:
+            raise CheckpointError(
+                f"{self.set}: not the set that the run wrote: it is damaged, or was replaced; "
+                f"remove {self.path} and run it again"
+            )
+
+    def _kept_recipe(self) -> dict[str, Any]:
+        """Return the table in `recipe.toml`, empty where there is none."""
+        path = self.path / RECIPE
+        try:
+            text, _, seal = path.read_text(encoding="utf-8").rpartition(SEAL)
+            if seal != _digest(text) + "\n":
+                raise CheckpointError(
+                    f"{path}: damaged, or edited since the run began; remove it, and give the "
+                    f"recipe that you have"
+                )
+            return tomllib.loads(text)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}") from None
+
+    def _other(self, recipe: Recipe) -> str:
+        """Return how the run that the folder holds differs from one of `recipe`."""
+        kept = self._kept_recipe()
+        return "holds a run of " + (differing(kept, recipe) if kept else "another recipe")
 
     def finish(self, **values: Any) -> None:
-        """Mark the run finished and drop its checkpoint."""
-        self.write_status(finished=True, **values)
-        self.checkpoint.unlink(missing_ok=True)
+        """Mark the run finished, with the hash of its set, and drop its checkpoints.
+
+        Raises:
+            CheckpointError: the folder was emptied while the run went on.
+        """
+        if not self.status():
+            raise CheckpointError(f"{self.path / STATUS}: is gone; what there is of the run stays")
+        self.write_status(finished=True, running=None, set=storage.digest(self.set), **values)
+        for path in (self.checkpoint, previous(self.checkpoint)):
+            storage.remove(path)
+
+
+def _digest(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def new_folder(runs: Path, name: str) -> RunFolder:
@@ -114,8 +204,15 @@ def new_folder(runs: Path, name: str) -> RunFolder:
 
 
 def set_file(path: Path) -> Path:
-    """Return the set that `path` means: itself, or the one in the run folder that it is."""
-    return path / SET if path.is_dir() else path
+    """Return the set that `path` means: itself, or the one in the run folder that it is.
+
+    Raises:
+        CheckpointError: it is in the folder of a finished run, and not the one that the run wrote.
+    """
+    found = path / SET if path.is_dir() else path
+    if found.name == SET and found.is_file():
+        RunFolder(found.parent).check_set()
+    return found
 
 
 def newest_set(runs: Path) -> Path:
@@ -127,4 +224,4 @@ def newest_set(runs: Path) -> Path:
     sets = sorted(runs.glob(f"*/{SET}"), key=lambda p: p.stat().st_mtime)
     if not sets:
         raise CheckpointError(f"no set under {runs}{'/'}; name one, or run `ddkit distill` first")
-    return sets[-1]
+    return set_file(sets[-1])

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 from ddkit.data import Dataset
-from ddkit.distillation.checkpoint import restore, save
+from ddkit.distillation.checkpoint import interval, restore, save
 from ddkit.distillation.compose import Composition, compose
-from ddkit.distillation.folder import GRID, RunFolder, identity, new_folder
+from ddkit.distillation.folder import GRID, RunFolder, new_folder
+from ddkit.distillation.identity import identity
 from ddkit.distillation.preflight import check_disk
 from ddkit.errors import DivergedError, Interrupted
 from ddkit.images import pictures
@@ -67,9 +68,17 @@ def run_recipe(
     folder = RunFolder(out) if out is not None else new_folder(Path("runs"), name)
     check_disk(parts, folder.path)
     key = identity(recipe, parts.dataset.fingerprint())
-    if folder.claim(key):
-        return Outcome(folder, SyntheticSet.load(folder.set), parts.dataset, already=True)
-    folder.write_recipe(recipe)
+    with folder.claimed(key, recipe, reporter.note) as finished:
+        if finished:
+            return Outcome(folder, SyntheticSet.load(folder.set), parts.dataset, already=True)
+        return _made(parts, runtime, folder, key, reporter)
+
+
+def _made(
+    parts: Composition, runtime: Runtime, folder: RunFolder, key: str, reporter: Reporter
+) -> Outcome:
+    """Take the run from where it is to its end, and write what it made."""
+    recipe = parts.recipe
     run = prepare(parts, runtime, reporter)
     _loop(run, parts, folder, key, reporter)
     syn = run.synthetic
@@ -117,12 +126,13 @@ def prepare(parts: Composition, runtime: Runtime, reporter: Reporter) -> Run:
 def _loop(run: Run, parts: Composition, folder: RunFolder, key: str, reporter: Reporter) -> None:
     """Take the steps that are left, with checkpoints between them."""
     method, total = parts.method, parts.method.steps(run)
-    done = restore(folder.checkpoint, run, method, key)
+    done = restore(folder.checkpoint, run, method, key, folder.metrics)
     if done:
         reporter.note(f"continuing {folder.path} at step {done} of {total}")
     lines = JsonLines(folder.metrics)
     both = Tee(lines, reporter)
     both.begin("distill", total, done)
+    asked, cost = parts.recipe.runtime.checkpoint_seconds, 0.0
     saved = checked = time.monotonic()
     started = saved - run.seconds  # of this session and those before it
     try:
@@ -135,15 +145,15 @@ def _loop(run: Run, parts: Composition, folder: RunFolder, key: str, reporter: R
             except Interrupted:
                 _refuse_non_finite(run, folder, lines)
                 run.seconds = time.monotonic() - started
-                save(folder.checkpoint, run, method, i + 1, key)
+                save(folder.checkpoint, run, method, i + 1, key, folder.metrics)
                 raise Interrupted(_stopped(i + 1, total, folder)) from None
             now = time.monotonic()
             run.seconds = now - started
             if now - checked > CHECK_SECONDS or i + 1 == total:
                 _refuse_non_finite(run, folder, lines)
                 checked = now
-            if checked == now and now - saved > parts.recipe.runtime.checkpoint_seconds:
-                save(folder.checkpoint, run, method, i + 1, key)
+            if checked == now and now - saved > interval(asked, cost):
+                cost = save(folder.checkpoint, run, method, i + 1, key, folder.metrics)
                 saved = now
         method.finish(run)
         run.seconds = time.monotonic() - started

@@ -1,8 +1,7 @@
-"""Run folders: whose they are, what is in them, and what a damaged one says."""
+"""Checkpoints: what they restore, and what becomes of damaged ones."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,65 +11,21 @@ import pytest
 import torch
 from conftest import tree
 
-from ddkit.distillation.checkpoint import restore, save
-from ddkit.distillation.folder import RunFolder, identity, new_folder, newest_set
+from ddkit.distillation import checkpoint
+from ddkit.distillation.checkpoint import interval, previous, restore, save
+from ddkit.distillation.folder import RunFolder
 from ddkit.errors import CheckpointError
-from ddkit.recipes.recipe import Recipe
-from ddkit.runtime.storage import write_atomically
+from ddkit.reporter import Silent
+from ddkit.runtime import storage
 from ddkit.testing import Bench
 
 
-def test_identity_is_of_whatever_determines_the_set(tiny_recipe: Callable[..., Recipe]):
-    same = identity(tiny_recipe(), "data")
-    assert identity(tiny_recipe(), "data") == same
-    assert identity(Recipe.parse(tiny_recipe().table()), "data") == same
-    elsewhere = {"name": "folder", "path": "where the same images lie now"}
-    assert identity(tiny_recipe(dataset=elsewhere), "data") == same
-    others = [
-        identity(tiny_recipe(), "other data"),
-        identity(tiny_recipe(seed=1), "data"),
-        identity(tiny_recipe(synthetic={"ipc": 3}), "data"),
-        identity(tiny_recipe(method={"name": "dm", "iterations": 5, "batch_real": 8}), "data"),
-        identity(tiny_recipe(runtime={"device": "cpu", "precision": "bfloat16"}), "data"),
-    ]
-    assert len({same, *others}) == 6
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
 
-
-@pytest.mark.parametrize("runtime", [{"checkpoint_seconds": 5.0}, {"device": "auto"}])
-def test_identity_is_not_of_what_changes_no_result(
-    runtime: dict[str, Any], tiny_recipe: Callable[..., Recipe]
-):
-    assert identity(tiny_recipe(runtime=runtime), "d") == identity(tiny_recipe(), "d")
-
-
-def test_a_folder_is_claimed_by_one_run_and_given_back_to_it(tmp_path: Path):
-    folder = RunFolder(tmp_path / "deep" / "run")
-    assert folder.claim("mine") is False
-    assert folder.claim("mine") is False
-    with pytest.raises(CheckpointError, match="another recipe or other data"):
-        folder.claim("yours")
-    folder.finish(seconds=1.0)
-    assert folder.claim("mine") is True
-    assert folder.status()["seconds"] == 1.0
-    with pytest.raises(CheckpointError, match="another recipe"):
-        folder.claim("yours")
-
-
-def test_an_empty_folder_can_be_claimed_and_a_full_one_cannot(tmp_path: Path):
-    assert RunFolder(tmp_path).claim("mine") is False
-    (tmp_path / "run.json").unlink()
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match="something else"):
-        RunFolder(tmp_path).claim("mine")
-    assert tree(tmp_path) == {"notes.txt": b"mine"}
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1]", "5", "null", "\x00"])
-def test_a_damaged_status_is_refused_in_words(text: str, tmp_path: Path):
-    (tmp_path / "run.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"run\.json"):
-        RunFolder(tmp_path).claim("mine")
-    assert (tmp_path / "run.json").read_text() == text
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def some_method(loaded: Any) -> Any:
@@ -120,91 +75,141 @@ def test_a_checkpoint_of_another_run_is_refused(saved: Callable[[], Any]):
         restore(folder.checkpoint, run, method, "yours")
 
 
-def truncated(path: Path) -> None:
+def torn(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
 
 
-def lacking(key: str) -> Callable[[Path], None]:
+def flipped(where: float) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
-        state = torch.load(path, weights_only=True)
-        del state[key]
-        torch.save(state, path)
+        raw = bytearray(path.read_bytes())
+        raw[min(int(where * len(raw)), len(raw) - 1)] ^= 1
+        path.write_bytes(raw)
 
     return damage
 
 
-def other_shape(path: Path) -> None:
-    state = torch.load(path, weights_only=True)
-    state["images"] = state["images"][:, :, :3, :5]
-    torch.save(state, path)
-
-
 DAMAGE: dict[str, Callable[[Path], None]] = {
     "empty": lambda p: p.write_bytes(b"") and None,
-    "nonsense": lambda p: p.write_bytes(b"nonsense" * 20) and None,
-    "truncated": truncated,
-    "a list": lambda p: torch.save([1, 2], p),
-    "a tensor": lambda p: torch.save(torch.zeros(3), p),
-    "no images": lacking("images"),
-    "no optimizers": lacking("optimizers"),
-    "no step": lacking("step"),
-    "another shape": other_shape,
-    "code": lambda p: torch.save({"identity": os.getcwd}, p),
+    "nonsense": lambda p: p.write_bytes(b"nonsense" * 200) and None,
+    "torn": torn,
+    "of torch alone": lambda p: torch.save({"step": 3}, p),
+    **{f"flipped at {where}": flipped(where) for where in (0, 0.001, 0.3, 0.5, 0.9, 0.99, 1)},
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=list(DAMAGE))
-def test_a_damaged_checkpoint_is_refused_in_words(damage: Any, saved: Callable[[], Any]):
+def test_for_a_damaged_checkpoint_the_one_before_it_is_taken_and_said_aloud(
+    damage: Any, saved: Callable[[], Any], loaded: Any, tmp_path: Path
+):
     folder, run, method = saved()
+    before = run.synthetic.images.detach().clone()
+    method.step(run, 2)
+    save(folder.checkpoint, run, method, 3, "mine")
     damage(folder.checkpoint)
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: damaged") as refusal:
+    method = some_method(loaded)
+    fresh = Bench().run(method, tmp_path)
+    fresh.reporter = heard = Notes()
+    assert restore(folder.checkpoint, fresh, method, "mine") == 2
+    assert torch.equal(fresh.synthetic.images, before)
+    (note,) = heard.notes
+    assert "checkpoint.pt: damaged" in note
+    assert "of step 2" in note
+    save(folder.checkpoint, fresh, method, 3, "mine")
+    folder.checkpoint.unlink()  # the one before it is the good one, not the damaged one
+    assert restore(folder.checkpoint, fresh, method, "mine") == 2
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=list(DAMAGE))
+def test_where_all_checkpoints_are_damaged_the_run_is_refused_in_words(
+    damage: Any, saved: Callable[[], Any]
+):
+    folder, run, method = saved()
+    save(folder.checkpoint, run, method, 3, "mine")
+    damage(folder.checkpoint)
+    damage(previous(folder.checkpoint))
+    before = tree(folder.path)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: damaged.*to start over") as refusal:
         restore(folder.checkpoint, run, method, "mine")
+    assert "checkpoint.previous.pt" in str(refusal.value)
     assert len(str(refusal.value).splitlines()) == 1
+    assert tree(folder.path) == before
 
 
-def test_new_folders_are_numbered(tmp_path: Path):
-    names = []
-    for _ in range(3):
-        folder = new_folder(tmp_path, "dm")
-        folder.path.mkdir()
-        names.append(folder.path.name)
-    assert names == ["dm", "dm-2", "dm-3"]
+@pytest.mark.parametrize("key", ["images", "optimizers", "step", "method"])
+def test_a_whole_checkpoint_that_lacks_something_is_refused_in_words(
+    key: str, saved: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+):
+    folder, run, method = saved()
+    whole = torch.save
+
+    def lacking(state: dict[str, Any], *rest: Any) -> None:
+        whole({k: v for k, v in state.items() if k != key}, *rest)
+
+    monkeypatch.setattr(torch, "save", lacking)
+    save(folder.checkpoint, run, method, 3, "mine")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: does not fit"):
+        restore(folder.checkpoint, run, method, "mine")
 
 
-def test_the_newest_set_is_the_one_written_last(tmp_path: Path):
-    with pytest.raises(CheckpointError, match="ddkit distill"):
-        newest_set(tmp_path)
-    for number, name in enumerate(("b", "c", "a")):
-        path = tmp_path / name / "synthetic.safetensors"
-        path.parent.mkdir()
-        path.touch()
-        os.utime(path, (number, number))
-    assert newest_set(tmp_path).parent.name == "a"
+def test_code_in_a_checkpoint_is_not_run(saved: Callable[[], Any], monkeypatch: pytest.MonkeyPatch):
+    folder, run, method = saved()
+    whole = torch.save
+    monkeypatch.setattr(torch, "save", lambda s, *rest: whole({**s, "step": os.getcwd}, *rest))
+    save(folder.checkpoint, run, method, 3, "mine")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        restore(folder.checkpoint, run, method, "mine")
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path):
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def fail(temporary: Path) -> None:
-        temporary.write_text("half")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(CheckpointError, match="No space left"):
-        write_atomically(path, fail)
-    assert tree(tmp_path) == {"file": b"old"}
-
-    def bug(temporary: Path) -> None:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        write_atomically(path, bug)
-    assert tree(tmp_path) == {"file": b"old"}
+def test_a_checkpoint_that_the_disk_does_not_give_back_takes_no_place(
+    saved: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+):
+    folder, run, method = saved()
+    before = tree(folder.path)
+    monkeypatch.setattr(storage, "sync", lambda path: flipped(0.5)(path))
+    with pytest.raises(CheckpointError, match="does not give back"):
+        save(folder.checkpoint, run, method, 3, "mine")
+    assert tree(folder.path) == before
 
 
-def test_written_files_can_be_read_by_whom_the_umask_allows(tmp_path: Path):
-    path = tmp_path / "file"
-    write_atomically(path, lambda p: json.dump({}, p.open("w")))
-    plain = tmp_path / "plain"
-    plain.touch()
-    assert path.stat().st_mode == plain.stat().st_mode
+def test_a_run_of_another_version_is_not_taken_up(
+    saved: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+):
+    folder, run, method = saved()
+    begun = checkpoint.versions()
+    monkeypatch.setattr(checkpoint, "versions", lambda: {**begun, "ddkit": "99.0"})
+    with pytest.raises(CheckpointError, match=rf"by ddkit {begun['ddkit']}, this is 99\.0"):
+        restore(folder.checkpoint, run, method, "mine")
+    monkeypatch.setattr(checkpoint, "versions", lambda: {**begun, "torch": "99.1"})
+    run.reporter = heard = Notes()
+    assert restore(folder.checkpoint, run, method, "mine") == 2
+    assert "this is 99.1" in heard.notes[0]
+
+
+def test_a_vanished_folder_is_not_made_anew_for_a_checkpoint(
+    saved: Callable[[], Any], tmp_path: Path
+):
+    _, run, method = saved()
+    gone = tmp_path / "gone" / "checkpoint.pt"
+    with pytest.raises(CheckpointError, match="is gone"):
+        save(gone, run, method, 3, "mine", gone.with_name("metrics.jsonl"))
+    assert not gone.parent.exists()
+
+
+def test_metrics_that_are_not_those_of_the_checkpoint_are_told(saved: Callable[[], Any]):
+    folder, run, method = saved()
+    folder.metrics.write_text('{"step": 0, "loss": 1.5}\n{"step": 1, "loss": 2.5}\n')
+    save(folder.checkpoint, run, method, 2, "mine", folder.metrics)
+    with folder.metrics.open("a") as file:
+        file.write('{"step": 2, "lo')  # torn, and after those that count
+    run.reporter = heard = Notes()
+    assert restore(folder.checkpoint, run, method, "mine", folder.metrics) == 2
+    assert heard.notes == []
+    folder.metrics.write_text('{"step": 0, "loss": 1.7}\n{"step": 1, "loss": 2.5}\n')
+    assert restore(folder.checkpoint, run, method, "mine", folder.metrics) == 2
+    assert "lines before step 2 are damaged" in heard.notes[0]
+
+
+def test_a_checkpoint_that_is_slow_to_write_is_written_more_rarely():
+    assert interval(60, 0.1) == 60
+    assert interval(60, 3.0) == pytest.approx(150)
+    assert interval(60, 1000.0) == 600  # but a crash never costs more than ten times what was asked
