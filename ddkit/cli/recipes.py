@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ddkit.cli import options
-from ddkit.errors import CheckpointError, RecipeError, near
+from ddkit.errors import RecipeError, near
 from ddkit.recipes import catalog
 
 FILES = {"recipes": catalog.recipes, "protocols": catalog.protocols}
@@ -159,15 +159,14 @@ def copy(name: str, dest: Path | None, force: bool) -> None:
     Example:
       ddkit recipes copy dm-digits-ipc10 mine.toml
     """
+    from ddkit.runtime.storage import write_text
+
     source = _find(name)
     target = dest or Path(source.name)
     target = target / source.name if target.is_dir() else target
     if target.exists() and not force:
         raise RecipeError(f"{target}: exists; give another name, or --force")
-    try:
-        target.write_bytes(source.read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"{target}: cannot be written: {error.strerror}") from None
+    write_text(target, source.read_text(encoding="utf-8"))
     click.echo(target)
 
 

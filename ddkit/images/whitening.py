@@ -6,6 +6,7 @@ normalised training images; trajectory methods publish with it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,8 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddkit.data import Dataset
-from ddkit.errors import DataError
+from ddkit.errors import CheckpointError, DataError
 from ddkit.runtime import storage
+
+_log = logging.getLogger(__name__)
 
 LARGEST = 12288  # values per image, 64 x 64 x 3: beyond it the matrix is over half a gigabyte
 
@@ -76,7 +79,10 @@ def fit(images: Tensor, epsilon: float = 0.1) -> Whitening:
 
 
 def cached_fit(key: str, images: Callable[[], Tensor]) -> Whitening:
-    """Return the whitening of `images` (), kept under `key`, which must stand for their content."""
+    """Return the whitening of `images` (), kept under `key`, which must stand for their content.
+
+    A cache that cannot be written is reported as a warning: it is fitted all the same.
+    """
     path = storage.cache("whitening") / f"{key}.safetensors"
     try:
         kept = load_file(path)
@@ -84,7 +90,10 @@ def cached_fit(key: str, images: Callable[[], Tensor]) -> Whitening:
     except (OSError, SafetensorError, KeyError):  # not there, or damaged: make it again
         made = fit(images())
     tensors = {"mean": made.mean, "matrix": made.matrix.contiguous()}
-    storage.write_atomically(path, lambda p: save_file(tensors, p))
+    try:
+        storage.write_atomically(path, lambda p: save_file(tensors, p))
+    except CheckpointError as error:
+        _log.warning("%s; the whitening will be fitted again next time", error)
     return made
 
 

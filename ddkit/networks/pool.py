@@ -24,7 +24,7 @@ from ddkit.networks.fresh import Build, build
 from ddkit.networks.training import accuracy, epochs, fit
 from ddkit.recipes.sections import ProxySpec, TrainSpec
 from ddkit.reporter import Reporter, Silent
-from ddkit.runtime import randomness, storage
+from ddkit.runtime import lock, randomness, storage
 from ddkit.runtime.device import Runtime
 from ddkit.runtime.progress import duration
 
@@ -117,15 +117,37 @@ class ProxyPool:
             )
             reporter.begin("proxies", epochs(self.spec.training()) * len(missing))
             try:
-                tested = [self._train(i, reporter) for i in missing]
+                tested = self._train_all(missing, reporter)
             finally:
                 reporter.end()
-            mean = 100 * sum(tested) / len(tested)
-            reporter.note(f"proxies: {mean:.1f} % of the test images right, on average")
+            if tested:
+                mean = 100 * sum(tested) / len(tested)
+                reporter.note(f"proxies: {mean:.1f} % of the test images right, on average")
         states = (self._load(i) for i in range(self.spec.count))
         self._states = {i: self._placed(state) for i, state in enumerate(states)}
         self._net = freeze(self.build().to(self._runtime.device))
         self._net.train(self.spec.mode == "train")
+
+    def _train_all(self, missing: list[int], reporter: Reporter) -> list[float]:
+        """Train networks, sharing the work with other processes at the same pool.
+
+        First those that no other process is at; then those that one began and did not finish.
+        """
+        storage.sweep(self.folder)
+        tested, begun = [], []
+        for i in missing:
+            taken = lock.try_lock(self._lock(i))
+            if taken is None:
+                begun.append(i)
+                continue
+            with taken:
+                if not self._path(i).is_file():
+                    tested.append(self._train(i, reporter))
+        for i in begun:
+            with lock.held(self._lock(i), reporter.note, f"proxy {i}"):
+                if not self._path(i).is_file():
+                    tested.append(self._train(i, reporter))
+        return tested
 
     def build(self) -> nn.Module:
         """Return a network of the pool's kind, untrained."""
@@ -222,6 +244,9 @@ class ProxyPool:
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:04d}.safetensors"
+
+    def _lock(self, index: int) -> Path:
+        return self.folder / f".{index:04d}.lock"
 
     def _load(self, index: int) -> dict[str, Tensor]:
         try:

@@ -47,6 +47,16 @@ def test_a_set_brings_its_whitening_along(tiny, tmp_path):
     check_data(loaded, tiny)  # judged on plain data, which the set's own whitening is applied to
 
 
+def test_a_cache_that_cannot_be_written_costs_a_warning_and_not_the_fit(
+    tiny, tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DDKIT_HOME", str(tmp_path / "file"))
+    fitted = whitened(tiny).info.whitening
+    assert fitted is not None
+    assert "fitted again next time" in caplog.text
+
+
 def test_every_dataset_takes_zca_and_refuses_another_type(loaded):
     data = make_dataset(Part("digits", {"zca": True, "resolution": 8}), loaded, PLACE)
     assert data.info.whitening is not None

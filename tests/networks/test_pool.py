@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ddkit.networks.pool import ProxyPool, RawInput
 from ddkit.networks.training import accuracy
 from ddkit.recipes.sections import Part, ProxySpec
 from ddkit.reporter import Metrics, Silent
-from ddkit.runtime import storage
+from ddkit.runtime import lock, storage
 from ddkit.runtime.device import Runtime
 from ddkit.testing import stand_in
 
@@ -186,6 +187,39 @@ def test_an_interrupted_pool_keeps_what_is_finished(tiny: Dataset):
     with pytest.raises(Interrupted):
         pool(tiny, count=3).prepare(Counting(stop=3))
     assert pool(tiny, count=3).missing() == [1, 2]
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_two_processes_at_one_pool_share_the_work_and_finish_what_the_other_left(
+    finishes: bool, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    whole, _ = prepared(tiny)
+    first = whole.folder / "0000.safetensors"
+    kept = first.read_bytes()
+    for path in whole.folder.iterdir():
+        path.unlink()
+    monkeypatch.setattr(lock, "WAIT", 0.01)
+    other = lock.try_lock(whole.folder / ".0000.lock")
+    assert other is not None
+
+    class Meanwhile(Counting):
+        def note(self, text: str) -> None:
+            super().note(text)
+            if "waiting" in text:  # here the other process comes to its end
+                if finishes:
+                    first.write_bytes(kept)
+                other.release()
+
+    made, reporter = pool(tiny), Meanwhile()
+    made.prepare(reporter)
+    assert reporter.epochs == (2 if finishes else 4)
+    assert any(f"waiting for proxy 0, which process {os.getpid()}" in n for n in reporter.notes)
+    for i in range(2):
+        assert all(torch.equal(whole.trained(i)[k], v) for k, v in made.trained(i).items())
+    assert sorted(p.name for p in made.folder.iterdir()) == [
+        "0000.safetensors",
+        "0001.safetensors",
+    ]
 
 
 def test_draws_depend_on_seed_and_counters_and_reach_every_member(tiny: Dataset):
