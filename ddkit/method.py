@@ -10,6 +10,7 @@ from torch import nn
 from ddkit.data import DataInfo
 from ddkit.recipes.sections import SyntheticSpec
 from ddkit.reporter import Metrics
+from ddkit.runtime.memory import tensor_bytes
 
 if TYPE_CHECKING:
     from ddkit.run import Run
@@ -60,6 +61,13 @@ class Method(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain containers from which `load_state_dict` continues."""
         return {}
+
+    def state_bytes(self) -> int:
+        """Return how many bytes `state_dict` may come to hold, known after `setup`.
+
+        By default those of its tensors now; a method whose state grows says what it grows to.
+        """
+        return tensor_bytes(self.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Take up a state that `state_dict` returned, after `setup`."""

@@ -15,7 +15,7 @@ from ddkit.distillation.checkpoint import interval, restore, save
 from ddkit.distillation.compose import Composition, compose
 from ddkit.distillation.folder import GRID, RunFolder, new_folder
 from ddkit.distillation.identity import identity
-from ddkit.distillation.preflight import check_disk
+from ddkit.distillation.preflight import check_checkpoints, check_disk
 from ddkit.errors import DivergedError, Interrupted
 from ddkit.images import pictures
 from ddkit.images.real import RealImages
@@ -80,6 +80,7 @@ def _made(
     """Take the run from where it is to its end, and write what it made."""
     recipe = parts.recipe
     run = prepare(parts, runtime, reporter)
+    check_checkpoints(run, parts.method, folder.path)
     _loop(run, parts, folder, key, reporter)
     syn = run.synthetic
     syn.recipe = recipe.table()

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from ddkit.distillation.compose import Composition
 from ddkit.errors import CheckpointError
+from ddkit.method import Method
+from ddkit.run import Run
 from ddkit.runtime import storage
 from ddkit.runtime.device import Runtime
+from ddkit.runtime.memory import tensor_bytes
 
 HEADROOM = 64 << 20  # bytes for metrics, pictures and checkpoints besides the tensors
 
@@ -48,12 +51,22 @@ def check_disk(parts: Composition, out: Path) -> None:
     """
     info, spec = parts.dataset.info, parts.recipe.synthetic
     stored = 4 * spec.ipc * info.num_classes * info.channels * info.height * info.width
-    # the set, and a checkpoint with optimizer state, twice
+    # the set, and a checkpoint with optimizer state, twice; the method's state comes to it later
     _check_free(out, 6 * stored + HEADROOM, "the run")
     if parts.proxies is not None:
         size = sum(p.numel() * p.element_size() for p in parts.proxies.build().parameters())
         pool = size * len(parts.proxies.missing())
         _check_free(parts.proxies.folder, pool, "the pool of proxies")
+
+
+def check_checkpoints(run: Run, method: Method, out: Path) -> None:
+    """Refuse a disk that two checkpoints, as large as they may become, and the set do not fit.
+
+    Raises:
+        CheckpointError: less is free under `out`.
+    """
+    images = tensor_bytes(run.synthetic.images)
+    _check_free(out, images + 2 * (3 * images + method.state_bytes()), "the checkpoints")
 
 
 def _check_free(path: Path, need: int, what: str) -> None:

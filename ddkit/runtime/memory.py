@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,15 @@ def saved_bytes(net: nn.Module, image: Tensor) -> int:
     with saved_tensors_hooks(count, lambda x: x):
         embed(net, image.clone().requires_grad_())
     return kept
+
+
+def tensor_bytes(state: Any) -> int:
+    """Return the bytes of all tensors in nested dicts, lists and tuples."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, dict):
+        return sum(map(tensor_bytes, state.values()))
+    return sum(map(tensor_bytes, state)) if isinstance(state, list | tuple) else 0
 
 
 def peak(device: torch.device) -> int:

@@ -128,6 +128,9 @@ class IDM(Method):
     def state_dict(self) -> dict[str, Any]:
         return self._queue.state_dict()
 
+    def state_bytes(self) -> int:
+        return self._queue.state_bytes()
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._queue.load_state_dict(state)
 

@@ -141,6 +141,11 @@ class Queue:
     def state_dict(self) -> dict[str, Any]:
         return {"made": self._made, "members": [m.state_dict() for m in self.members]}
 
+    def state_bytes(self) -> int:
+        """Return the bytes of a full queue: each network, and its momentum."""
+        weights = self.members[0].net.state_dict().values()
+        return 2 * self._size * sum(v.numel() * v.element_size() for v in weights)
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.members.clear()
         for saved in state["members"]:

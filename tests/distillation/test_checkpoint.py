@@ -11,12 +11,14 @@ import pytest
 import torch
 from conftest import tree
 
-from ddkit.distillation import checkpoint
+from ddkit.distillation import checkpoint, preflight
 from ddkit.distillation.checkpoint import interval, previous, restore, save
 from ddkit.distillation.folder import RunFolder
+from ddkit.distillation.preflight import check_checkpoints
 from ddkit.errors import CheckpointError
 from ddkit.reporter import Silent
 from ddkit.runtime import storage
+from ddkit.runtime.memory import tensor_bytes
 from ddkit.testing import Bench
 
 
@@ -213,3 +215,23 @@ def test_a_checkpoint_that_is_slow_to_write_is_written_more_rarely():
     assert interval(60, 0.1) == 60
     assert interval(60, 3.0) == pytest.approx(150)
     assert interval(60, 1000.0) == 600  # but a crash never costs more than ten times what was asked
+
+
+def test_the_disk_must_hold_two_checkpoints_with_all_networks_that_the_method_will_keep(
+    loaded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    small = {"batch_real": 4, "train_batch": 4, "train_steps": 1, "pool_interval": 1}
+    method = loaded.methods["idm"].factory(pool_size=6, **small)
+    run = Bench().run(method, tmp_path)
+    for i in range(6):  # until the queue is full, and all its networks were trained
+        method.step(run, i)
+        method._queue.train(run, i, 6)
+    held = method.state_dict()
+    grown = sum(tensor_bytes([m["net"], m["optimizer"]]) for m in held["members"])
+    assert method.state_bytes() == grown
+    need = 7 * tensor_bytes(run.synthetic.images) + 2 * grown
+    monkeypatch.setattr(preflight, "disk_free", lambda path: need)
+    check_checkpoints(run, method, tmp_path)
+    monkeypatch.setattr(preflight, "disk_free", lambda path: need - 1)
+    with pytest.raises(CheckpointError, match="free, but the checkpoints may write"):
+        check_checkpoints(run, method, tmp_path)
