@@ -1,6 +1,7 @@
 """A run's state, saved and restored: what the next step depends on, and nothing else.
 
-The file is one of torch's with the hash of all its bytes at its end. The one before it is kept.
+The file is one of torch's with the hash of all its bytes at its end; large parts of the method's
+state are in files beside it. The one before it is kept.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from ddkit.errors import CheckpointError
 from ddkit.method import Method
 from ddkit.run import Run
-from ddkit.runtime import storage
+from ddkit.runtime import parts, storage
 
 MARK = b"\nddkit checkpoint, blake2b: "
 TAIL = len(MARK) + 64  # bytes after those that are hashed
@@ -61,7 +62,7 @@ def save(
         "images": run.synthetic.images.detach(),
         "soft": run.synthetic.soft,
         "optimizers": [o.state_dict() for o in run.optimizers],
-        "method": method.state_dict(),
+        "method": parts.put(method.state_dict(), path.parent),
     }
 
     def write(place: Path) -> None:
@@ -76,7 +77,16 @@ def save(
             raise CheckpointError(f"{path}: the disk does not give back what is written: {problem}")
 
     storage.write_atomically(path, write, check, previous(path))
+    if parts.there(path.parent):
+        parts.keep(path.parent, {*parts.names(state), *parts.names(_read(previous(path)))})
     return time.monotonic() - started
+
+
+def discard(path: Path) -> None:
+    """Remove the checkpoint at `path`, the one before it, and their parts."""
+    for place in (path, previous(path)):
+        storage.remove(place)
+    parts.keep(path.parent, set())
 
 
 class _Hashing(io.RawIOBase):
@@ -104,6 +114,8 @@ def _told(metrics: Path) -> tuple[int, str] | None:
     try:
         storage.sync(metrics)
         return metrics.stat().st_size, storage.digest(metrics)
+    except FileNotFoundError:
+        return None
     except (OSError, EOFError) as error:
         raise CheckpointError(f"{metrics}: cannot be saved: {error}") from None
 
@@ -120,7 +132,7 @@ def restore(
     """
     found, problems = None, []
     for place in filter(Path.exists, (path, previous(path))):
-        problem = _problem(place)
+        problem = _problem(place) or parts.lacking(_read(place), path.parent)
         if problem is None:
             found = place
             break
@@ -156,6 +168,15 @@ def _problem(path: Path) -> str | None:
     return None if same else "its bytes are not those that were written"
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """Return the state in the file, of parts their references; nothing where it cannot be read."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
 def _taken_up(path: Path, run: Run, method: Method, run_identity: str, metrics: Path | None) -> int:
     try:
         state = torch.load(path, map_location=run.runtime.device, weights_only=True)
@@ -168,7 +189,7 @@ def _taken_up(path: Path, run: Run, method: Method, run_identity: str, metrics: 
         run.real.drawn = int(state["drawn"])
         for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        method.load_state_dict(state["method"])
+        method.load_state_dict(parts.get(state["method"], path.parent, run.runtime.device))
     except (OSError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path}: cannot be read: {_first_line(error)}") from None
     except (RuntimeError, KeyError, ValueError, TypeError, IndexError) as error:

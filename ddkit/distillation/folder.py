@@ -14,7 +14,7 @@ from typing import Any
 
 import tomli_w
 
-from ddkit.distillation.checkpoint import previous
+from ddkit.distillation.checkpoint import discard
 from ddkit.distillation.identity import differing
 from ddkit.errors import CheckpointError
 from ddkit.recipes.recipe import Recipe
@@ -186,8 +186,7 @@ class RunFolder:
         if not self.status():
             raise CheckpointError(f"{self.path / STATUS}: is gone; what there is of the run stays")
         self.write_status(finished=True, running=None, set=storage.digest(self.set), **values)
-        for path in (self.checkpoint, previous(self.checkpoint)):
-            storage.remove(path)
+        discard(self.checkpoint)
 
 
 def _digest(value: Any) -> str:

@@ -17,7 +17,7 @@ from ddkit.distillation.folder import RunFolder
 from ddkit.distillation.preflight import check_checkpoints
 from ddkit.errors import CheckpointError
 from ddkit.reporter import Silent
-from ddkit.runtime import storage
+from ddkit.runtime import parts, storage
 from ddkit.runtime.memory import tensor_bytes
 from ddkit.testing import Bench
 
@@ -215,6 +215,43 @@ def test_a_checkpoint_that_is_slow_to_write_is_written_more_rarely():
     assert interval(60, 0.1) == 60
     assert interval(60, 3.0) == pytest.approx(150)
     assert interval(60, 1000.0) == 600  # but a crash never costs more than ten times what was asked
+
+
+def test_networks_that_did_not_change_are_shared_by_checkpoints_and_all_are_restored(
+    loaded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(parts, "LARGE", 1)
+    options = {"batch_real": 4, "train_batch": 4, "train_steps": 1, "train_networks": 1}
+    path = tmp_path / "run" / "checkpoint.pt"
+
+    def fresh() -> tuple[Any, Any]:
+        method = loaded.methods["idm"].factory(pool_size=9, pool_interval=1, **options)
+        return Bench().run(method, tmp_path), method
+
+    run, method = fresh()
+    held = []
+    for i in range(4):
+        method.step(run, i)
+        save(path, run, method, i + 1, "mine")
+        held.append({p.name for p in path.parent.glob("part-*")})
+    assert len(held[-1]) == len(method._queue.members) + 1  # and what was one before its training
+    again, other = fresh()
+    assert restore(path, again, other, "mine") == 4
+    for ours, theirs in zip(method._queue.members, other._queue.members, strict=True):
+        mine, yours = ours.net.state_dict(), theirs.net.state_dict()
+        assert all(torch.equal(mine[k], yours[k]) for k in mine)
+    newest = checkpoint._read(path)
+    before = set(parts.names(checkpoint._read(previous(path))))
+    ours = next(n for n in parts.names(newest) if n not in before)
+    flipped(0.5)(path.parent / ours)
+    again.reporter = heard = Notes()
+    assert restore(path, again, other, "mine") == 3  # the one before has the network as it was
+    assert ours in heard.notes[0]
+    flipped(0.5)(path.parent / before.pop())
+    with pytest.raises(CheckpointError, match=r"part-\w+\.pt, which belongs to it, is damaged"):
+        restore(path, again, other, "mine")
+    checkpoint.discard(path)
+    assert tree(path.parent) == {}
 
 
 def test_the_disk_must_hold_two_checkpoints_with_all_networks_that_the_method_will_keep(
