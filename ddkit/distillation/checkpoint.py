@@ -20,6 +20,7 @@ from ddkit.errors import CheckpointError
 from ddkit.method import Method
 from ddkit.run import Run
 from ddkit.runtime import parts, storage
+from ddkit.runtime.progress import JsonLines
 
 MARK = b"\nddkit checkpoint, blake2b: "
 TAIL = len(MARK) + 64  # bytes after those that are hashed
@@ -38,23 +39,30 @@ def interval(asked: float, cost: float) -> float:
 
 
 def save(
-    path: Path, run: Run, method: Method, step: int, run_identity: str, metrics: Path | None = None
+    path: Path,
+    run: Run,
+    method: Method,
+    step: int,
+    run_identity: str,
+    lines: JsonLines | None = None,
 ) -> float:
     """Write to `path` the state after `step` steps; return the seconds that it took.
 
-    It is read back before it takes the place of the last one, which becomes the previous one. The
-    lines of `metrics` are on the disk before it is.
+    It is read back before it takes the place of the last one, which becomes the previous one. All
+    `lines` so far are on the disk before it is.
 
     Raises:
         CheckpointError: the disk is full, gone or does not keep what is written.
     """
     started = time.monotonic()
-    if metrics is not None and not path.parent.is_dir():
-        raise CheckpointError(f"{path.parent}: is gone; the state after step {step} is not saved")
+    if lines is not None:
+        lines.flush()
+        if not path.parent.is_dir():
+            raise CheckpointError(f"{path.parent}: is gone; step {step} is not saved")
     state = {
         "identity": run_identity,
         "versions": versions(),
-        "metrics": None if metrics is None else _told(metrics),
+        "metrics": None if lines is None else _told(lines.path),
         "step": step,
         "chunk": run.chunk,
         "seconds": run.seconds,
@@ -116,8 +124,8 @@ def _told(metrics: Path) -> tuple[int, str] | None:
         return metrics.stat().st_size, storage.digest(metrics)
     except FileNotFoundError:
         return None
-    except (OSError, EOFError) as error:
-        raise CheckpointError(f"{metrics}: cannot be saved: {error}") from None
+    except OSError as error:
+        raise CheckpointError(f"{metrics}: cannot be written: {error.strerror}") from None
 
 
 def restore(

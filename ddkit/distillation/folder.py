@@ -83,6 +83,7 @@ class RunFolder:
             CheckpointError: as `check`, or another process holds it.
         """
         if self.check(run_identity, recipe):
+            self._tidy()
             yield True
             return
         with self._locked(note):
@@ -98,6 +99,15 @@ class RunFolder:
                 with suppress(CheckpointError):  # what stopped the run is what is told
                     if "running" in self.status():
                         self.write_status(running=None)
+
+    def _tidy(self) -> None:
+        """Remove what a run that was killed as it finished left, where that can be done."""
+        with suppress(CheckpointError, OSError):
+            taken = lock.try_lock(self.path / storage.LOCK)
+            if taken is not None:
+                with taken:
+                    storage.sweep(self.path)
+                    discard(self.checkpoint)
 
     def _locked(self, note: Callable[[str], None]) -> lock.Lock:
         path = self.path / storage.LOCK

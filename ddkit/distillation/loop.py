@@ -146,7 +146,7 @@ def _loop(run: Run, parts: Composition, folder: RunFolder, key: str, reporter: R
             except Interrupted:
                 _refuse_non_finite(run, folder, lines)
                 run.seconds = time.monotonic() - started
-                save(folder.checkpoint, run, method, i + 1, key, folder.metrics)
+                save(folder.checkpoint, run, method, i + 1, key, lines)
                 raise Interrupted(_stopped(i + 1, total, folder)) from None
             now = time.monotonic()
             run.seconds = now - started
@@ -154,7 +154,7 @@ def _loop(run: Run, parts: Composition, folder: RunFolder, key: str, reporter: R
                 _refuse_non_finite(run, folder, lines)
                 checked = now
             if checked == now and now - saved > interval(asked, cost):
-                cost = save(folder.checkpoint, run, method, i + 1, key, folder.metrics)
+                cost = save(folder.checkpoint, run, method, i + 1, key, lines)
                 saved = now
         method.finish(run)
         run.seconds = time.monotonic() - started

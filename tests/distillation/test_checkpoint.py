@@ -19,6 +19,7 @@ from ddkit.errors import CheckpointError
 from ddkit.reporter import Silent
 from ddkit.runtime import parts, storage
 from ddkit.runtime.memory import tensor_bytes
+from ddkit.runtime.progress import JsonLines
 from ddkit.testing import Bench
 
 
@@ -193,14 +194,18 @@ def test_a_vanished_folder_is_not_made_anew_for_a_checkpoint(
     _, run, method = saved()
     gone = tmp_path / "gone" / "checkpoint.pt"
     with pytest.raises(CheckpointError, match="is gone"):
-        save(gone, run, method, 3, "mine", gone.with_name("metrics.jsonl"))
+        save(gone, run, method, 3, "mine", JsonLines(gone.with_name("metrics.jsonl")))
     assert not gone.parent.exists()
 
 
 def test_metrics_that_are_not_those_of_the_checkpoint_are_told(saved: Callable[[], Any]):
     folder, run, method = saved()
-    folder.metrics.write_text('{"step": 0, "loss": 1.5}\n{"step": 1, "loss": 2.5}\n')
-    save(folder.checkpoint, run, method, 2, "mine", folder.metrics)
+    lines = JsonLines(folder.metrics, every=1e9)
+    lines.begin("distill", 4)
+    for loss in (1.5, 2.5):
+        lines.advance({"loss": torch.tensor(loss)})
+    save(folder.checkpoint, run, method, 2, "mine", lines)  # which writes what is pending
+    assert len(folder.metrics.read_text().splitlines()) == 2
     with folder.metrics.open("a") as file:
         file.write('{"step": 2, "lo')  # torn, and after those that count
     run.reporter = heard = Notes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -105,6 +106,21 @@ def test_a_damaged_status_is_refused_in_words(
     with pytest.raises(CheckpointError, match=r"run\.json"):
         claim(RunFolder(tmp_path), "mine", tiny_recipe())
     assert (tmp_path / "run.json").read_text() == text
+
+
+def test_what_a_run_killed_as_it_finished_left_is_removed(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+):
+    folder = RunFolder(tmp_path / "run")
+    claim(folder, "mine", tiny_recipe())
+    for path in (folder.set, folder.checkpoint, folder.path / "part-1.pt"):
+        path.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr("ddkit.distillation.folder.discard", lambda path: None)
+        folder.finish()
+    (folder.path / ".lock").touch()
+    assert claim(folder, "mine", tiny_recipe()) is True
+    assert set(tree(folder.path)) == {"run.json", "recipe.toml", "synthetic.safetensors"}
 
 
 def test_the_status_says_who_runs_while_one_does(
@@ -250,6 +266,44 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_to_the_same_byte
     reporter = Stopping(99)
     run_recipe(flippable(), loaded, reporter, out)
     assert 99 - reporter.left == 4  # from the second step
+    whole, made = tree(folders / "whole"), tree(out)
+    for name in set(whole) - {"run.json"}:
+        assert made[name] == whole[name], name
+
+
+def test_a_folder_that_vanishes_stops_the_run_in_words_and_is_not_made_anew(
+    loaded: Any, tiny: Any, tmp_path: Path
+):
+    from ddkit.distillation.loop import run_recipe
+
+    class Removing(Silent):
+        def advance(self, metrics: Metrics, images: int = 0) -> None:
+            shutil.rmtree(tmp_path / "out", ignore_errors=True)
+
+    with pytest.raises(CheckpointError, match=r"cannot be written: No such file"):
+        run_recipe(flippable(), loaded, Removing(), tmp_path / "out", dataset=tiny)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_stops_the_run_in_words_and_the_same_command_goes_on_to_the_same_bytes(
+    folders: Path, loaded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from ddkit.distillation.loop import run_recipe
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class Filling(Stopping):
+        def advance(self, metrics: Metrics, images: int = 0) -> None:
+            monkeypatch.setattr(os, "fsync", full)
+            super().advance(metrics, images)
+
+    out = tmp_path / "out"
+    shutil.copytree(folders / "broken", out)
+    with pytest.raises(CheckpointError, match="cannot be written: No space left on device"):
+        run_recipe(flippable(), loaded, Filling(1), out)
+    monkeypatch.undo()
+    run_recipe(flippable(), loaded, Stopping(99), out)
     whole, made = tree(folders / "whole"), tree(out)
     for name in set(whole) - {"run.json"}:
         assert made[name] == whole[name], name
