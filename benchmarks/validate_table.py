@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ddkit.cli.progress import percent
+from ddkit.cli.table import percent
 
 Line = dict[str, Any]
 HEAD = ("recipe", "judge", "on", "last epoch", "best*", "n", "s/iteration", "memory")

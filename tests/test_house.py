@@ -147,7 +147,7 @@ def test_at_most_sixteen_files_at_the_front_and_no_vague_names():
 )
 def test_what_reads_recipes_and_commands_loads_no_torch(name: str):
     if name == "ddkit.cli.progress":
-        pytest.skip("draws with rich what torch computed; loaded with the first task")
+        pytest.skip("draws what torch computed; loaded with the first task")
     script = (
         "import sys, importlib as i; i.import_module(sys.argv[1]); print('torch' in sys.modules)"
     )
@@ -170,9 +170,12 @@ def test_core_never_imports_a_plugin(path: Path):
 
 
 @pytest.mark.parametrize("path", CORE, ids=key)
-def test_only_the_progress_display_imports_rich(path: Path):
-    if key(path) != "ddkit/cli/progress.py":
+def test_progress_and_the_table_alone_import_rich_and_the_screen_alone_prints(path: Path):
+    if key(path) not in ("ddkit/cli/progress.py", "ddkit/cli/table.py"):
         assert not {n for n in imports(parsed(path)) if n.split(".")[0] == "rich"}
+    if key(path) != "ddkit/cli/screen.py":
+        called = {ast.unparse(n.func) for n in ast.walk(parsed(path)) if isinstance(n, ast.Call)}
+        assert not called & {"print", "click.echo", "click.secho", "sys.stdout.write"}
 
 
 @pytest.mark.parametrize("path", PLUGINS, ids=key)

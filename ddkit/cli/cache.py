@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from pathlib import Path
 
 import click
 
-from ddkit.cli import options
+from ddkit.cli import options, screen
 from ddkit.runtime import storage
 
 
@@ -37,11 +36,11 @@ def list_(as_json: bool) -> None:
     rows = [(name, _bytes(path), round(_days(path), 1)) for name, path in entries().items()]
     if as_json:
         listed = [{"name": n, "bytes": size, "days": days} for n, size, days in rows]
-        click.echo(json.dumps({"folder": str(storage.cache("")), "entries": listed}, indent=2))
+        screen.data({"folder": str(storage.cache("")), "entries": listed})
         return
-    click.echo(f"{storage.cache('')}: {sum(size for _, size, _ in rows) / 2**20:,.1f} MiB")
+    screen.result(f"{storage.cache('')}: {sum(size for _, size, _ in rows) / 2**20:,.1f} MiB")
     for name, size, days in rows:
-        click.echo(f"{size / 2**20:>10,.1f} MiB  {days:>6} days  {name}")
+        screen.result(f"{size / 2**20:>10,.1f} MiB  {days:>6} days  {name}")
 
 
 @cache.command()
@@ -71,7 +70,7 @@ def prune(names: tuple[str, ...], older_than: float | None, yes: bool) -> None:
         click.confirm(f"remove {len(chosen)} entries, {size:,.1f} MiB?", abort=True, err=True)
     for path in chosen.values():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    click.echo(f"removed {len(chosen)} entries, {size:,.1f} MiB")
+    screen.result(f"removed {len(chosen)} entries, {size:,.1f} MiB")
 
 
 def entries() -> dict[str, Path]:

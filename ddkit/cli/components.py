@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
-from ddkit.cli import options
+from ddkit.cli import options, screen
 from ddkit.cli.recipes import FILES, list_protocols, show_one
 from ddkit.cli.recipes import list_ as list_recipes
 from ddkit.plugins import KINDS
@@ -48,13 +47,13 @@ def list_(context: click.Context, kind: str, name: str | None, as_json: bool) ->
         chosen = {name: component}
     rows = [reference.facts(kind, n, c) for n, c in chosen.items()]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        screen.data(rows)
     elif name is not None:
         _print_one(rows[0], reference.details(chosen[name]))
     else:
         width = max((len(row["name"]) for row in rows), default=0)
         for row in rows:
-            click.echo(f"{row['name']:<{width}}  {row['summary']}")
+            screen.result(f"{row['name']:<{width}}  {row['summary']}")
 
 
 def _list_sections(name: str | None, as_json: bool) -> None:
@@ -65,30 +64,30 @@ def _list_sections(name: str | None, as_json: bool) -> None:
     rows = [{"name": n, "summary": keys.summary(n)} for n in chosen]
     if as_json:
         told = [row | {"keys": [k._asdict() for k in keys.keys(row["name"])]} for row in rows]
-        click.echo(json.dumps(told, indent=2))
+        screen.data(told)
     elif name is None:
         for row in rows[1:]:
-            click.echo(f"{row['name']:<14}{row['summary']}")
+            screen.result(f"{row['name']:<14}{row['summary']}")
     else:
-        click.echo(f"{name}: {rows[0]['summary']}\n\nkeys:")
+        screen.result(f"{name}: {rows[0]['summary']}\n\nkeys:")
         for key in keys.keys(name):
             default = key.default if key.default == "required" else f"default {key.default}"
-            click.echo(f"  {key.name}: {key.type}; {default}\n      {key.meaning}")
+            screen.result(f"  {key.name}: {key.type}; {default}\n      {key.meaning}")
         if name in keys.PARTS:
-            click.echo(f"\nand the options of the component: {keys.PARTS[name]} NAME")
+            screen.result(f"\nand the options of the component: {keys.PARTS[name]} NAME")
 
 
 def _print_one(row: dict[str, Any], details: str) -> None:
-    click.echo(f"{row['name']}: {row['summary']}  ({row['plugin']})")
+    screen.result(f"{row['name']}: {row['summary']}  ({row['plugin']})")
     if details:
-        click.echo(f"\n{details}")
+        screen.result(f"\n{details}")
     for word in ("provides", "requires"):
         if word in row:
-            click.echo(f"\n{word}: {', '.join(row[word]) or 'nothing'}")
-    click.echo("\noptions:" if row["options"] else "\nno options")
+            screen.result(f"\n{word}: {', '.join(row[word]) or 'nothing'}")
+    screen.result("\noptions:" if row["options"] else "\nno options")
     for option in row["options"]:
         default = "required" if option["required"] else f"default {option['default']!r}"
-        click.echo(f"  {option['name']}: {option['type']}; {default}")
+        screen.result(f"  {option['name']}: {option['type']}; {default}")
 
 
 @click.command()
@@ -115,9 +114,11 @@ def plugins(as_json: bool) -> None:
         distribution = plugin.partition(":")[0]
         listed.append({"plugin": plugin, "version": version(distribution), **row})
     if as_json:
-        click.echo(json.dumps(listed, indent=2))
+        screen.data(listed)
         return
     width = max(len(f"{row['plugin']} {row['version']}") for row in listed)
     for row in listed:
         provides = "; ".join(f"{k}: {', '.join(v)}" for k, v in row["provides"].items())
-        click.echo(f"{row['plugin'] + ' ' + row['version']:<{width}}  {provides or row['status']}")
+        screen.result(
+            f"{row['plugin'] + ' ' + row['version']:<{width}}  {provides or row['status']}"
+        )

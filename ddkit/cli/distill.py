@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddkit.cli import options
+from ddkit.cli import options, screen
 from ddkit.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def distill(
     outcome = run_recipe(parsed, loaded, reporter, out, name)
     if outcome.already:
         reporter.note(f"{outcome.folder.path}: this run is already finished")
-    click.echo(outcome.folder.set)
+    screen.result(outcome.folder.set)
     if judge:
         _judge(parsed, outcome, loaded, reporter)
 
@@ -101,13 +101,13 @@ def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None) -> None:
         RunFolder(out).check(identity(recipe, parts.dataset.fingerprint()), recipe)
     check_disk(parts, out or Path("runs"))
     for line in facts(parts, runtime, out or Path("runs")):
-        click.echo(line, err=True)
-    click.echo(tomli_w.dumps(recipe.table()), nl=False)
+        screen.note(line)
+    screen.result(tomli_w.dumps(recipe.table()), end="")
 
 
 def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Terminal) -> None:
     from ddkit.cli.evaluate import write_verdict
-    from ddkit.cli.progress import print_verdict
+    from ddkit.cli.table import print_verdict
     from ddkit.distillation.folder import VERDICT
     from ddkit.evaluation.baselines import no_baseline
     from ddkit.evaluation.compose import judged

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddkit.cli import options
+from ddkit.cli import options, screen
 
 if TYPE_CHECKING:
     from ddkit.evaluation.verdict import Verdict
@@ -57,7 +57,7 @@ def evaluate(
     Example:
       ddkit eval --archs convnet,resnet18,timm/vit_tiny_patch16_224 --seeds 5
     """
-    from ddkit.cli.progress import print_verdict
+    from ddkit.cli.table import print_verdict
     from ddkit.distillation.folder import VERDICT, newest_set, set_file
     from ddkit.evaluation.compose import judged, stored_runtime, stored_spec, test_data
     from ddkit.evaluation.verdict import Scope
@@ -86,7 +86,7 @@ def evaluate(
     )
     write_verdict(verdict, path, target)
     if as_json:
-        click.echo(json.dumps({"set": str(path)} | verdict.to_dict(), indent=2))
+        screen.data({"set": str(path)} | verdict.to_dict())
     else:
         print_verdict(verdict)
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ddkit.cli import screen
+
 if TYPE_CHECKING:
     from ddkit.cli.progress import Terminal
     from ddkit.plugins import Plugins
@@ -36,9 +38,8 @@ def load_plugins() -> Plugins:
 
     loaded = plugins.load()
     for failure in loaded.failures:
-        click.echo(
+        screen.note(
             f"warning: plugin {failure.plugin} did not load ({failure.reason}); "
-            f"mend or uninstall its distribution",
-            err=True,
+            f"mend or uninstall its distribution"
         )
     return loaded

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
-from collections.abc import Sequence
-from statistics import mean, stdev
 from types import FrameType
 
 from rich.console import Console
@@ -20,10 +17,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
-from ddkit.errors import Interrupted
-from ddkit.evaluation.verdict import Verdict
+from ddkit.cli import screen
+from ddkit.errors import Interrupted, shown
 from ddkit.reporter import Metrics
 from ddkit.runtime.memory import peak_resident
 from ddkit.runtime.progress import duration, read_all
@@ -41,7 +37,7 @@ class Terminal:
 
     def __init__(self, quiet: bool = False):
         self.quiet = quiet
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, markup=False, emoji=False, highlight=False)
         self.live = self.console.is_terminal and not quiet
         self._stop = False
         self._task: TaskID | None = None
@@ -86,18 +82,16 @@ class Terminal:
         values = " ".join(f"{k} {v:.4g}" for k, v in read_all([metrics])[0].items())
         facts = f"{values}  {self._images / seconds:,.0f} img/s  {_memory()}"
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=self._done, facts=facts)
+            self._progress.update(self._task, completed=self._done, facts=shown(facts))
             return
         left = seconds / max(1, self._done - self._first) * (self._total - self._done)
-        print(
-            f"{self._name} {self._done}/{self._total}  {facts}  {duration(left)} left",
-            file=sys.stderr,
-            flush=True,
-        )
+        screen.note(f"{self._name} {self._done}/{self._total}  {facts}  {duration(left)} left")
 
     def note(self, text: str) -> None:
-        if not self.quiet:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if self._progress is not None:
+            self.console.print(shown(text), soft_wrap=True)
+        elif not self.quiet:
+            screen.note(text)
 
     def end(self) -> None:
         if self._progress is not None and self._task is not None:
@@ -106,20 +100,20 @@ class Terminal:
             self._progress = None
         elif not self.quiet and self._name:
             seconds = duration(time.monotonic() - self._started)
-            print(f"{self._name} {self._done}/{self._total} in {seconds}", file=sys.stderr)
+            screen.note(f"{self._name} {self._done}/{self._total} in {seconds}")
         self._name = ""
 
 
 def _progress(console: Console) -> Progress:
     return Progress(
-        SpinnerColumn(),
-        TextColumn("[bold]{task.description}"),
+        SpinnerColumn("dots" if console.encoding.startswith("utf") else "line"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[facts]}"),
+        TextColumn("{task.fields[facts]}", markup=False),
         console=console,
         refresh_per_second=4,
     )
@@ -131,39 +125,3 @@ def _memory() -> str:
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB GPU"
     return f"{peak_resident() / 2**30:.1f} GiB"
-
-
-def print_verdict(verdict: Verdict) -> None:
-    """Print the table of an evaluation on standard output."""
-    table = Table(title=f"test accuracy, %, last epoch; protocol {verdict.protocol}")
-    table.title_justify = "left"
-    for name, side in (("network", "left"), ("trained on", "left")):
-        table.add_column(name, justify=side)  # type: ignore[arg-type]
-    best = any(result.best for result in verdict.results)
-    for name in ("accuracy", *(["best*"] if best else []), "n", "seconds"):
-        table.add_column(name, justify="right")
-    for result in verdict.results:
-        preset = ", ".join(f"{k} {v}" for k, v in result.preset.items())
-        table.add_row(
-            f"{result.arch} \\[{preset}]" if preset else result.arch,
-            result.subject,
-            percent(result.accuracies),
-            *([percent(result.best)] if best else []),
-            str(result.n),
-            f"{result.seconds:.0f}",
-        )
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table)
-    console.print(
-        "± is the sample standard deviation over n networks; each random network has its own draw.",
-        highlight=False,
-    )
-
-    if best:
-        console.print("best*: the best of several tests, selected on the test data; not a result.")
-
-
-def percent(accuracies: Sequence[float]) -> str:
-    """Return ``48.9 ± 0.6``."""
-    spread = f" ± {100 * stdev(accuracies):.1f}" if len(accuracies) > 1 else ""
-    return f"{100 * mean(accuracies):.1f}{spread}"

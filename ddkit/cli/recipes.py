@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ddkit.cli import options
+from ddkit.cli import options, screen
 from ddkit.errors import RecipeError, near
 from ddkit.recipes import catalog
 
@@ -51,10 +50,10 @@ def list_(words: tuple[str, ...], as_json: bool, **filters: str | int | None) ->
     met = _with_words(titles, words) | _with_values(facts, given)
     chosen = [name for name in titles if all(name in names for names in met.values())]
     if not chosen:
-        click.echo(_how_to_loosen(met, titles), err=True)
+        screen.note(_how_to_loosen(met, titles))
     if as_json:
         rows = [{"name": n, "title": titles[n], **facts[n]._asdict()} for n in chosen]
-        click.echo(json.dumps(rows, indent=2))
+        screen.data(rows)
     else:
         _print_titles({name: titles[name] for name in chosen})
 
@@ -64,7 +63,7 @@ def list_protocols(as_json: bool) -> None:
     titles = {name: catalog.title(path) for name, path in catalog.protocols().items()}
     if as_json:
         rows = [{"name": name, "title": title} for name, title in titles.items()]
-        click.echo(json.dumps(rows, indent=2))
+        screen.data(rows)
     else:
         _print_titles(titles)
 
@@ -73,18 +72,18 @@ def show_one(kind: str, name: str, as_json: bool) -> None:
     """Print what the file of one recipe or protocol says; as JSON, the row of a list of one."""
     path = _find(name, kind)
     if not as_json:
-        click.echo(path.read_text(encoding="utf-8"), nl=False)
+        screen.result(path.read_text(encoding="utf-8"), end="")
         return
     row: dict[str, Any] = {"name": name, "title": catalog.title(path)}
     if kind == "recipes":
         row |= catalog.facts(path)._asdict()
-    click.echo(json.dumps([row | {"settings": catalog.settings(path)}], indent=2))
+    screen.data([row | {"settings": catalog.settings(path)}])
 
 
 def _print_titles(titles: Mapping[str, str]) -> None:
     width = max(map(len, titles), default=0)
     for name, title in titles.items():
-        click.echo(f"{name:<{width}}  {title}")
+        screen.result(f"{name:<{width}}  {title}")
 
 
 def _with_words(titles: Mapping[str, str], words: Iterable[str]) -> dict[str, set[str]]:
@@ -167,7 +166,7 @@ def copy(name: str, dest: Path | None, force: bool) -> None:
     if target.exists() and not force:
         raise RecipeError(f"{target}: exists; give another name, or --force")
     write_text(target, source.read_text(encoding="utf-8"))
-    click.echo(target)
+    screen.result(target)
 
 
 def _find(name: str, kind: str = "recipes") -> Path:

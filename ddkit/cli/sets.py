@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddkit.cli import options
+from ddkit.cli import options, screen
 from ddkit.errors import DataError, shown
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def show(set_: Path, png: Path | None, as_json: bool) -> None:
     syn = SyntheticSet.load(set_file(set_))
     facts = describe(syn)
     if as_json:
-        click.echo(json.dumps(facts | {"recipe": syn.recipe}, indent=2))
+        screen.data(facts | {"recipe": syn.recipe})
     else:
         _print(facts, syn.recipe)
     if png is not None:
@@ -45,13 +44,13 @@ def _print(facts: dict[str, Any], recipe: dict[str, Any]) -> None:
     """Print facts by name, then the recipe; what acts on a terminal is shown, not sent."""
     width = max(map(len, facts))
     for name, value in facts.items():
-        click.echo(shown(f"{name:<{width}}  {value}"))
+        screen.result(shown(f"{name:<{width}}  {value}"))
     if recipe:
         import tomli_w
 
-        click.echo()
+        screen.result("")
         for line in tomli_w.dumps(recipe).split("\n")[:-1]:
-            click.echo(shown(line))
+            screen.result(shown(line))
 
 
 def _draw(syn: SyntheticSet, png: Path) -> None:
@@ -110,9 +109,9 @@ def export(set_: Path, folder: Path) -> None:
 
     syn = SyntheticSet.load(set_file(set_))
     done = pictures.export(syn, folder)
-    click.echo(f"{done.images} images in {folder}")
+    screen.result(f"{done.images} images in {folder}")
     for line in lost(syn, done):
-        click.echo(line)
+        screen.result(line)
 
 
 def lost(syn: SyntheticSet, done: Exported) -> list[str]:
