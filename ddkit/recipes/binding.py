@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from ddkit.errors import RecipeError, near
 from ddkit.options import Range
-from ddkit.recipes.place import Place
+from ddkit.recipes.place import Place, told
 
 LARGEST: dict[Any, tuple[str, float]] = {  # what tensors of float32 and int64 hold
     float: ("a finite number", 3.4e38),
@@ -130,17 +130,27 @@ def convert(value: Any, hint: Any, place: Place) -> Any:
     if get_origin(hint) is Annotated:
         hint, *extras = get_args(hint)
         bound = next((e for e in extras if hasattr(e, "__contains__")), None)
+    if place.typed is not None and not isinstance(value, str) and _takes_text(hint):
+        value = place.typed  # --set dataset.path=100: a folder may be called so
     kind = float if isinstance(value, float) else hint
     if isinstance(value, int | float) and kind in (int, float):
         words, largest = LARGEST[kind]
         if not abs(value) <= largest:  # nor is NaN
-            raise RecipeError(f"{place}: must be {words}, at most {largest:g}, not {value!r}")
+            raise RecipeError(f"{place}: must be {words}, at most {largest:g}, not {told(value)}")
     result, fits = _as(value, hint, place)
     if not fits:
-        raise RecipeError(f"{place}: must be {describe(hint)}, not {value!r}")
+        raise RecipeError(f"{place}: must be {describe(hint)}, not {told(value)}")
     if bound is not None and result is not None and result not in bound:
-        raise RecipeError(f"{place}: must be {bound}, not {value!r}")
+        raise RecipeError(f"{place}: must be {bound}, not {told(value)}")
     return result
+
+
+def _takes_text(hint: Any) -> bool:
+    """Whether an option may be any string, so that what looks like a number is one as well."""
+    if get_origin(hint) in (Union, types.UnionType):
+        arms = [a for a in get_args(hint) if a is not type(None)]
+        return all(map(_takes_text, arms))
+    return hint in (str, Path)
 
 
 def _as(value: Any, hint: Any, place: Place) -> tuple[Any, bool]:

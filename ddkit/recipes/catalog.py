@@ -91,5 +91,7 @@ def find_recipe(name_or_path: Path | str) -> Path:
         return names[str(name_or_path)]
     if os.path.isdir(path):  # noqa: PTH112
         raise RecipeError(f"{path}: is a folder; give a recipe file")
+    if os.path.exists(path):  # noqa: PTH110
+        raise RecipeError(f"{path}: is a pipe or a device; give a recipe file")
     hint = near(path.stem, names) or "; `ddkit recipes list` shows the shipped ones"
     raise RecipeError(f"{name_or_path}: no such file, and no shipped recipe of that name{hint}")

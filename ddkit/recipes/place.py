@@ -1,9 +1,13 @@
-"""Where in a recipe something was said, so that an error can point at file and line."""
+"""Where in a recipe something was said, and what, so that an error can point at file and line."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date, time
+
+from ddkit.errors import shown
 
 _TABLE = re.compile(r"^\s*\[{1,2}\s*([\w.\-\"]+)\s*\]{1,2}\s*$")
 _KEY = re.compile(r"^\"?([\w\-/]+)\"?\s*[=.]")
@@ -11,11 +15,14 @@ _KEY = re.compile(r"^\"?([\w\-/]+)\"?\s*[=.]")
 
 @dataclass(frozen=True)
 class Source:
-    """A recipe's text under the name it goes by, and the paths that ``--set`` replaced."""
+    """A recipe's text under the name it goes by, and the paths that ``--set`` replaced.
+
+    Each path leads to the value as it was typed.
+    """
 
     name: str
     text: str = ""
-    overridden: frozenset[str] = field(default_factory=frozenset)
+    overridden: Mapping[str, str] = field(default_factory=dict)
 
     def line(self, path: str) -> int | None:
         """Return the 1-based line on which the dotted `path` (or its nearest parent) is written.
@@ -23,7 +30,7 @@ class Source:
         Reads the usual ways of writing TOML, not all of them: it serves error messages.
         """
         keys = path.split(".")
-        lines = [line.split("#")[0] for line in self.text.splitlines()]
+        lines = [line.split("#")[0] for line in self.text.split("\n")]
         header, keys = _header(lines, keys)
         start = 0 if header is None else header + 1
         region = range(start, _end(lines, start))
@@ -62,7 +69,7 @@ def _within(lines: list[str], region: range, keys: list[str]) -> int:
     """Return the line in `region` that the keys lead to; a number counts items of a list."""
     found, item = region.start, 0
     for key in keys:
-        if key.isdigit():
+        if key.isascii() and key.isdigit() and len(key) < 10:
             item = int(key)
             continue
         pattern = re.compile(rf"(^|[\s{{,.])\"?{re.escape(key)}\"?\s*[=.]")
@@ -87,11 +94,28 @@ class Place:
     def __truediv__(self, key: str) -> Place:
         return Place(self.source, f"{self.path}.{key}" if self.path else key)
 
+    @property
+    def typed(self) -> str | None:
+        """The value that ``--set`` gave here, as it was typed."""
+        return self.source.overridden.get(self.path)
+
     def __str__(self) -> str:
-        parts = self.path.split(".")
+        parts, path = self.path.split("."), shown(self.path)
         prefixes = {".".join(parts[: i + 1]) for i in range(len(parts))}
-        if prefixes & self.source.overridden:
-            return f"--set {self.path}"
+        if prefixes & self.source.overridden.keys():
+            return f"--set {path}"
         line = self.source.line(self.path) if self.path else None
-        name = self.source.name if line is None else f"{self.source.name}:{line}"
-        return f"{name}: {self.path}" if self.path else name
+        name = shown(self.source.name)
+        name = name if line is None else f"{name}:{line}"
+        return f"{name}: {path}" if path else name
+
+
+def told(value: object) -> str:
+    """Return how a message names a value: as Python writes it, but short, and dates as typed."""
+    if isinstance(value, date | time):
+        return f"the date {value.isoformat()}, which is a string in quotes alone"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; a list in itself
+        return f"a very large {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:120]} … {text[-40:]}"

@@ -11,7 +11,7 @@ from ddkit.errors import RecipeError, near
 from ddkit.options import Count
 from ddkit.recipes import catalog
 from ddkit.recipes.binding import checked, convert
-from ddkit.recipes.place import Place, Source
+from ddkit.recipes.place import Place, Source, told
 from ddkit.recipes.sections import (
     EvalSpec,
     Part,
@@ -39,7 +39,7 @@ def eval_spec(value: Any, place: Place, backbone: Any = "convnet") -> EvalSpec:
     teacher = _teacher(own_teacher, place / "teacher", backbone, protocol.teacher)
     archs = table.pop("archs", [backbone])
     if not isinstance(archs, list) or not archs:
-        raise RecipeError(f"{place / 'archs'}: must be a list of backbones, not {archs!r}")
+        raise RecipeError(f"{place / 'archs'}: must be a list of backbones, not {told(archs)}")
     parts = tuple(as_part(a, place / "archs" / str(i)) for i, a in enumerate(archs))
     seeds = convert(table.pop("seeds", SEEDS), Count, place / "seeds")
     presets = table.pop("presets", None)

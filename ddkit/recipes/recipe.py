@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from ddkit.errors import RecipeError, near
 from ddkit.options import Whole
 from ddkit.recipes import catalog
 from ddkit.recipes.binding import checked, convert
-from ddkit.recipes.place import Place, Source
+from ddkit.recipes.place import Place, Source, told
 from ddkit.recipes.protocol import eval_spec, eval_table
 from ddkit.recipes.sections import (
     EvalSpec,
@@ -29,6 +28,7 @@ from ddkit.recipes.sections import (
     plain_table,
     section,
 )
+from ddkit.recipes.toml import copied, override, read, typed
 
 REQUIRED = ("dataset", "backbone", "method")
 SECTIONS = (
@@ -72,14 +72,7 @@ class Recipe:
         Raises:
             RecipeError: no such file or name, not TOML, an unknown key, a wrong type or range.
         """
-        file = catalog.find_recipe(path)
-        try:
-            text = file.read_text(encoding="utf-8")
-            table = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: not a TOML recipe: {error}") from None
-        except OSError as error:
-            raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+        text, table = read(catalog.find_recipe(path), str(path))
         return cls.parse(table, overrides, Source(str(path), text))
 
     @classmethod
@@ -90,9 +83,13 @@ class Recipe:
         source: Source = Source("recipe"),  # noqa: B008 - frozen
     ) -> Recipe:
         """Build a recipe from an already parsed table; errors as in `load`."""
-        tree = _copy(table)
-        paths = frozenset(override(tree, item) for item in overrides)
-        source = dataclasses.replace(source, overridden=paths)
+        tree = copied(table, source.name)
+        given: dict[str, str] = {}
+        for item in overrides:
+            path = override(tree, item)
+            given = {p: text for p, text in given.items() if not p.startswith(f"{path}.")}
+            given[path] = typed(item)
+        source = dataclasses.replace(source, overridden=given)
         top, there_are = Place(source), f"; there are: {', '.join(SECTIONS)}"
         problems = [
             f"{top / key}: unknown section{near(key, SECTIONS) or there_are}"
@@ -141,7 +138,7 @@ class Recipe:
 
 def _regularizers(value: Any, place: Place) -> tuple[tuple[float, Part], ...]:
     if not isinstance(value, list):
-        raise RecipeError(f"{place}: must be a list of tables, not {value!r}")
+        raise RecipeError(f"{place}: must be a list of tables, not {told(value)}")
     result = []
     for i, item in enumerate(value):
         part, here = as_part(item, place / str(i)), place / str(i)
@@ -160,51 +157,3 @@ def _proxies(value: Any, place: Place) -> ProxySpec | None:
     if "backbone" in table:
         table["backbone"] = as_part(table["backbone"], place / "backbone")
     return section(ProxySpec, table, place)
-
-
-def override(tree: dict[str, Any], item: str) -> str:
-    """Apply ``key=value`` to `tree` and return the key, dotted; the value is TOML, else a string.
-
-    Raises:
-        RecipeError: it is not of that form, or leads through something that is not a table.
-    """
-    path, equals, text = item.partition("=")
-    path = path.strip()
-    if not equals or not path:
-        raise RecipeError(f"--set {item}: must look like key=value, as in seed=1")
-    try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    node: Any = tree
-    *parents, last = path.split(".")
-    for key in parents:
-        node = _descend(node, key, item)
-    if isinstance(node, list):
-        if not last.isdigit() or int(last) >= len(node):
-            raise RecipeError(f"--set {item}: {last!r} is no position in the list")
-        node[int(last)] = value
-    else:
-        node[last] = value
-    return path
-
-
-def _descend(node: Any, key: str, item: str) -> Any:
-    if isinstance(node, list):
-        if not key.isdigit() or int(key) >= len(node):
-            raise RecipeError(f"--set {item}: {key!r} is no position in the list")
-        position: Any = int(key)
-    else:
-        position = key
-        node.setdefault(key, {})
-    if isinstance(node[position], str):  # dataset = "digits", then --set dataset.resolution=8
-        node[position] = {"name": node[position]}
-    if not isinstance(node[position], dict | list):
-        raise RecipeError(f"--set {item}: {key!r} is not a table")
-    return node[position]
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _copy(v) for k, v in value.items()}
-    return [_copy(v) for v in value] if isinstance(value, list) else value

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ddkit.errors import RecipeError
 from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Strategy, Whole
 from ddkit.recipes.binding import checked
-from ddkit.recipes.place import Place
+from ddkit.recipes.place import Place, told
 
 
 @dataclass(frozen=True)
@@ -270,7 +270,7 @@ def as_part(value: Any, place: Place) -> Part:
     if isinstance(value, str):
         return Part(value)
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise RecipeError(f'{place}: must be a name or a table {{ name = "…" }}, not {value!r}')
+        raise RecipeError(f'{place}: must be a name or a table {{ name = "…" }}, not {told(value)}')
     return Part(value["name"], {k: v for k, v in value.items() if k != "name"})
 
 
@@ -284,7 +284,7 @@ def own_keys(spec: type[Any], options: Mapping[str, Any]) -> tuple[dict[str, Any
 def as_table(value: Any, place: Place) -> dict[str, Any]:
     """Return a copy of the table `value`; errors as in `as_part`."""
     if not isinstance(value, Mapping):
-        raise RecipeError(f"{place}: must be a table, not {value!r}")
+        raise RecipeError(f"{place}: must be a table, not {told(value)}")
     return dict(value)
 
 

@@ -80,7 +80,7 @@ def test_a_place_names_file_line_and_path():
 
 
 def test_what_was_overridden_is_placed_on_the_command_line():
-    source = Source("mine.toml", TEXT, frozenset({"method.name", "eval"}))
+    source = Source("mine.toml", TEXT, {"method.name": "dsa", "eval": "{}"})
     assert str(Place(source, "method.name")) == "--set method.name"
     assert str(Place(source, "eval.archs.0")) == "--set eval.archs.0"
     assert str(Place(source, "method.iterations")) == "mine.toml:11: method.iterations"
