@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any, NamedTuple
 
 import pluggy
@@ -16,6 +18,7 @@ from ddkit.errors import PluginError, near
 GROUP = "ddkit"
 KINDS = ("methods", "regularizers", "backbones", "datasets")
 BUILTIN = "ddkit"
+UNKNOWN = "unknown"  # stands for the name of a distribution that cannot say its own
 
 
 class Component(NamedTuple):
@@ -34,10 +37,21 @@ class Failure(NamedTuple):
 
 
 class Registry(Mapping[str, Component]):
-    """The components of one kind by recipe name; a miss names near names and failed plugins."""
+    """The components of one kind by recipe name; a miss names near names and failed plugins.
 
-    def __init__(self, kind: str, parts: Mapping[str, Component], failures: list[Failure]):
+    `clashes` are names that several plugins provide, and which: they are no one's, and only a
+    recipe that uses one is refused.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        parts: Mapping[str, Component],
+        failures: list[Failure],
+        clashes: Mapping[str, list[str]],
+    ):
         self.kind = kind
+        self.clashes = clashes
         self._parts = dict(sorted(parts.items()))
         self._failures = failures
 
@@ -56,17 +70,28 @@ class Registry(Mapping[str, Component]):
         ``timm/resnet18`` belongs to the family ``timm/`` and carries ``model="resnet18"``.
 
         Raises:
-            PluginError: no plugin provides the name.
+            PluginError: no plugin provides the name, or more than one does.
         """
+        family, slash, model = name.partition("/")
+        for own in (name, f"{family}/"):
+            if own in self.clashes:
+                raise PluginError(self.clash(own))
         if name in self._parts:
             return self._parts[name], {}
-        family, slash, model = name.partition("/")
         if slash and model and f"{family}/" in self._parts:
             return self._parts[f"{family}/"], {"model": model}
         one = self.kind[:-1]
         hint = near(name, self._parts) or f"; there are: {', '.join(self._parts) or 'none'}"
         failed = "".join(f"\nplugin {f.plugin} did not load: {f.reason}" for f in self._failures)
         raise PluginError(f"no {one} is called {name!r}{hint}{failed}")
+
+    def clash(self, name: str) -> str:
+        """Return the words for a name that several plugins provide."""
+        owners = " and ".join(self.clashes[name])
+        return (
+            f"the {self.kind[:-1]} {name!r} is provided by both {owners}; uninstall one of them, "
+            f"or name the distributions that may load in DDKIT_LOAD_PLUGINS"
+        )
 
 
 @dataclass(frozen=True)
@@ -81,78 +106,126 @@ class Plugins:
 
 
 def load() -> Plugins:
-    """Load every installed plugin.
+    """Load every installed plugin; what one prints goes to standard error.
 
     ``DDKIT_LOAD_PLUGINS=a,b`` limits third-party plugins to those distributions (empty: built-ins
-    only); ``DDKIT_STRICT_PLUGINS=1`` turns a failing plugin into an error.
+    only); ``DDKIT_STRICT_PLUGINS=1`` turns a failing plugin, or a clash of names, into an error.
 
     Raises:
-        PluginError: two plugins provide one name; or, if strict, a plugin fails.
+        PluginError: if strict, a plugin fails or two provide one name.
     """
     manager = pluggy.PluginManager("ddkit")
     manager.add_hookspecs(hookspecs)
     failures: list[Failure] = []
-    for entry in _wanted(entry_points(group=GROUP)):
-        name = f"{_distribution(entry)}:{entry.name}"
-        try:
-            manager.register(entry.load(), name)
-            manager.check_pending()
-        except (Exception, SystemExit) as error:  # whatever a stranger's import may raise
-            if manager.has_plugin(name):
-                manager.unregister(name=name)
-            failures.append(Failure(name, _reason(error)))
-    loaded = collect(manager, failures)
-    if failures and os.environ.get("DDKIT_STRICT_PLUGINS") == "1":
-        raise PluginError(f"plugin {failures[0].plugin} did not load: {failures[0].reason}")
-    return loaded
-
-
-def collect(manager: pluggy.PluginManager, failures: list[Failure]) -> Plugins:
-    """Ask every registered plugin for its components.
-
-    Raises:
-        PluginError: two plugins provide one name.
-    """
-    registries = {kind: _collect_kind(manager, kind, failures) for kind in KINDS}
+    with contextlib.redirect_stdout(sys.stderr):
+        for distribution, entry in _entries(failures):
+            name = f"{distribution}:{entry.name}"
+            try:
+                manager.register(entry.load(), name)
+                manager.check_pending()
+            except (Exception, SystemExit) as error:  # whatever a stranger's import may raise
+                if manager.has_plugin(name):
+                    manager.unregister(name=name)
+                failures.append(Failure(name, _reason(error)))
+        registries = {kind: _collect(manager, kind, failures) for kind in KINDS}
+    if os.environ.get("DDKIT_STRICT_PLUGINS") == "1":
+        if failures:
+            raise PluginError(f"plugin {failures[0].plugin} did not load: {failures[0].reason}")
+        for registry in registries.values():
+            for name in registry.clashes:
+                raise PluginError(registry.clash(name))
     return Plugins(**registries, failures=failures)
 
 
-def _collect_kind(manager: pluggy.PluginManager, kind: str, failures: list[Failure]) -> Registry:
-    parts: dict[str, Component] = {}
+def _collect(manager: pluggy.PluginManager, kind: str, failures: list[Failure]) -> Registry:
+    """Ask every registered plugin for its components of one kind."""
+    owners: dict[str, list[Component]] = {}
     for impl in getattr(manager.hook, f"register_{kind}").get_hookimpls():
         try:
-            provided = dict(impl.function())
-        except Exception as error:
+            provided = _provided(impl.function(), kind)
+        except (Exception, SystemExit) as error:
             failures.append(Failure(impl.plugin_name, _reason(error)))
             continue
+        distribution = impl.plugin_name.rpartition(":")[0]
         for name, factory in provided.items():
-            if name in parts:
-                raise PluginError(
-                    f"the {kind[:-1]} {name!r} is provided by both {parts[name].plugin} and "
-                    f"{impl.plugin_name}; uninstall one of them"
-                )
-            distribution = impl.plugin_name.partition(":")[0]
-            parts[name] = Component(factory, impl.plugin_name, distribution)
-    return Registry(kind, parts, failures)
+            owners.setdefault(name, []).append(Component(factory, impl.plugin_name, distribution))
+    parts = {name: own[0] for name, own in owners.items() if len(own) == 1}
+    clashes = {n: [c.plugin for c in own] for n, own in sorted(owners.items()) if len(own) > 1}
+    return Registry(kind, parts, failures, clashes)
 
 
 def only_builtin() -> bool:
-    """Whether no plugin of another package would be loaded; loads none."""
-    return all(_distribution(e) == BUILTIN for e in _wanted(entry_points(group=GROUP)))
+    """Whether no plugin of another package would be loaded, nor fail; loads none."""
+    failures: list[Failure] = []
+    return all(name == BUILTIN for name, _ in _entries(failures)) and not failures
 
 
-def _wanted(entries: Any) -> list[EntryPoint]:
+def _provided(value: Any, kind: str) -> dict[str, Callable[..., Any]]:
+    """Return what a hook gave, if it is what a hook must give.
+
+    Raises:
+        PluginError: it is not.
+    """
+    must = f"register_{kind} must return a dict of names to factories"
+    if not isinstance(value, Mapping):
+        raise PluginError(f"{must}, not a value of type {type(value).__name__}")
+    provided = dict(value)
+    for name, factory in provided.items():
+        if not isinstance(name, str) or not name or not callable(factory):
+            raise PluginError(f"{must}, not {name!r} to a value of type {type(factory).__name__}")
+    return provided
+
+
+def _entries(failures: list[Failure]) -> list[tuple[str, EntryPoint]]:
+    """Return the plugins that may load, each with its distribution's name.
+
+    A module that is named twice counts once: an interrupted upgrade leaves a second record of a
+    distribution behind. A record that cannot be read is a failure, of its distribution alone.
+    """
+    found: dict[str, tuple[str, EntryPoint]] = {}
+    nameless = []
+    for distribution in distributions():
+        try:
+            entries = list(distribution.entry_points.select(group=GROUP))
+        except Exception as error:  # whatever a stranger's file may hold
+            if _may_load(name := _name(distribution)):
+                reason = f"its entry_points.txt cannot be read: {_reason(error)}"
+                failures.append(Failure(name or UNKNOWN, reason))
+            continue
+        name = _name(distribution) if entries else ""
+        if not name:
+            nameless += entries
+        elif _may_load(name):
+            for entry in entries:
+                found.setdefault(entry.value, (name, entry))
+    if _may_load(""):
+        reason = "its distribution's METADATA cannot be read"
+        lost = sorted({e.name for e in nameless if e.value not in found})
+        failures += [Failure(f"{UNKNOWN}:{name}", reason) for name in lost]
+    chosen = {f"{name}:{entry.name}": (name, entry) for name, entry in reversed(found.values())}
+    return sorted(chosen.values(), key=lambda own: (own[0], own[1].name))
+
+
+def _name(distribution: Distribution) -> str:
+    """Return a distribution's name; of one that cannot say it, nothing."""
+    try:
+        name: object = distribution.metadata["Name"]
+    except Exception:  # as above
+        return ""
+    return name if isinstance(name, str) else ""
+
+
+def _may_load(distribution: str) -> bool:
     allowed = os.environ.get("DDKIT_LOAD_PLUGINS")
-    chosen = sorted(entries, key=lambda e: (_distribution(e), e.name))
-    if allowed is None:
-        return chosen
-    names = {n.strip() for n in allowed.split(",") if n.strip()} | {BUILTIN}
-    return [e for e in chosen if _distribution(e) in names]
-
-
-def _distribution(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else "unknown"
+    names = [BUILTIN, *(n.strip() for n in (allowed or "").split(",") if n.strip())]
+    return allowed is None or distribution in names
 
 
 def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    """Return one line on what a stranger's code raised."""
+    kind = "" if isinstance(error, PluginError) else f"{type(error).__name__}: "
+    try:
+        said = str(error)
+    except Exception:  # an error that cannot say itself
+        said = ""
+    return f"{kind}{said}".splitlines()[0].rstrip(": ")[:300]

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli_w
@@ -28,7 +30,7 @@ def register_regularizers():
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """A function that installs a distribution of one module, as pip would leave it."""
+    """A function that installs a distribution of one module in its `site`, as pip would."""
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))
@@ -45,6 +47,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
         (info / "entry_points.txt").write_text(f"[ddkit]\n{entry} = {name}\n")
         monkeypatch.delitem(sys.modules, name, raising=False)
 
+    install.site = site  # type: ignore[attr-defined]
     return install
 
 
@@ -69,6 +72,7 @@ BROKEN = {
     "it exits at import": "import sys; sys.exit('sad')",
     "it misspells a hook": GOOD.replace("register_regularizers", "register_regularisers"),
     "its hook raises": GOOD.replace("return", "raise KeyError('x'); return"),
+    "its hook exits": GOOD.replace("return", "raise SystemExit(3); return"),
     "its hook returns nothing": GOOD.replace('return {"good": dict}', "pass"),
     "its hook takes what no hook has": GOOD.replace("regularizers()", "regularizers(config)"),
 }
@@ -103,17 +107,145 @@ def test_a_misspelt_hook_is_named(install: Callable[..., None]):
     assert "register_regularisers" in plugins.load().failures[0].reason
 
 
-def test_two_plugins_with_one_name_are_both_named(install: Callable[..., None]):
+def test_a_name_that_two_plugins_provide_is_refused_where_it_is_used_and_nowhere_else(
+    install: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+):
     install("aaa-mine", GOOD)
-    install("bbb-yours", GOOD)
-    with pytest.raises(PluginError, match=r"'good' .*aaa-mine:it and bbb-yours:it"):
+    install("bbb-yours", GOOD.replace('{"good"', '{"alone": dict, "good"'))
+    loaded = plugins.load()
+    assert loaded.failures == []
+    assert "good" not in loaded.regularizers
+    assert {"alone", "covariance"} <= set(loaded.regularizers)
+    with pytest.raises(PluginError) as refusal:
+        loaded.regularizers.resolve("good")
+    assert "'good' is provided by both aaa-mine:it and bbb-yours:it" in str(refusal.value)
+    assert "DDKIT_LOAD_PLUGINS" in str(refusal.value)
+    said = ddkit("plugins", "--json")
+    assert said.code == 0
+    assert "'good' is provided by both aaa-mine:it and bbb-yours:it" in said.err
+    rows = {row["plugin"]: row for row in json.loads(said.out)}
+    assert rows["aaa-mine:it"]["provides"] == {}
+    assert rows["bbb-yours:it"]["provides"] == {"regularizers": ["alone"]}
+    monkeypatch.setenv("DDKIT_LOAD_PLUGINS", "bbb-yours")
+    assert plugins.load().regularizers.resolve("good")[0].distribution == "bbb-yours"
+    monkeypatch.delenv("DDKIT_LOAD_PLUGINS")
+    monkeypatch.setenv("DDKIT_STRICT_PLUGINS", "1")
+    with pytest.raises(PluginError, match="aaa-mine:it and bbb-yours:it"):
         plugins.load()
 
 
-def test_a_third_party_cannot_replace_a_built_in_unseen(install: Callable[..., None]):
-    install("aaa-mine", GOOD.replace('"good"', '"covariance"'))
+def test_a_third_party_cannot_replace_a_built_in_or_a_family_unseen(install: Callable[..., None]):
+    source = GOOD.replace('"good"', '"covariance"')
+    source += """
+@hookimpl
+def register_backbones():
+    return {"timm/": dict}
+"""
+    install("aaa-mine", source)
+    loaded = plugins.load()
     with pytest.raises(PluginError, match=r"'covariance' .*aaa-mine:it and ddkit:iid"):
+        loaded.regularizers.resolve("covariance")
+    with pytest.raises(PluginError, match=r"'timm/' .*aaa-mine:it and ddkit:timm"):
+        loaded.backbones.resolve("timm/resnet18")
+
+
+def records(install: Any, folder: str) -> Path:
+    """Return a folder of records beside those that `install` makes."""
+    info = install.site / folder
+    info.mkdir()
+    return info
+
+
+def test_what_an_interrupted_upgrade_left_costs_no_plugin(install: Any):
+    whole = plugins.load()
+    for name, metadata in (("~dkit", "Name: ddkit\nVersion: 0.1.0\n"), ("~-dkit", "")):
+        info = records(install, f"{name}-0.1.0.dist-info")
+        (info / "METADATA").write_text(metadata)
+        lines = [f"{e.name} = {e.value}" for e in entry_points(group="ddkit")]
+        (info / "entry_points.txt").write_text("\n".join(["[ddkit]", *dict.fromkeys(lines)]))
+    loaded = plugins.load()
+    assert loaded.failures == []
+    assert all(getattr(loaded, k) == getattr(whole, k) for k in plugins.KINDS)
+    assert ddkit("plugins").code == 0
+
+
+METADATA = {
+    "no name": (b"Version: 1.0\n", b"[ddkit]\nit = some_module\n"),
+    "no metadata": (None, b"[ddkit]\nit = some_module\n"),
+    "metadata that is no text": (b"\xff\xfe\x00", b"[ddkit]\nit = some_module\n"),
+    "no version": (b"Name: sad\n", b"[ddkit]\nit = some_module\n"),
+    "entry points without an equals sign": (b"Name: sad\nVersion: 1\n", b"[ddkit]\nit\n"),
+    "entry points that are no text": (b"Name: sad\nVersion: 1\n", b"\xff[ddkit]\n"),
+    "an entry point of no form": (b"Name: sad\nVersion: 1\n", b"[ddkit]\nit = : : [\n"),
+}
+
+
+@pytest.mark.parametrize(("metadata", "entries"), METADATA.values(), ids=list(METADATA))
+def test_records_that_cannot_be_read_cost_one_line(
+    metadata: bytes | None, entries: bytes, install: Any, monkeypatch: pytest.MonkeyPatch
+):
+    info = records(install, "sad-1.0.dist-info")
+    (info / "entry_points.txt").write_bytes(entries)
+    if metadata is not None:
+        (info / "METADATA").write_bytes(metadata)
+    install("zzz-good", GOOD)
+    loaded = plugins.load()
+    assert len(loaded.failures) == 1
+    assert "\n" not in loaded.failures[0].reason
+    assert "good" in loaded.regularizers and "dm" in loaded.methods
+    for words in (["plugins"], ["plugins", "--json"], ["list", "methods"]):
+        said = ddkit(*words)
+        assert said.code == 0
+        assert len(said.lines) == 1
+    monkeypatch.setenv("DDKIT_LOAD_PLUGINS", "zzz-good")
+    assert plugins.load().failures == []
+
+
+HOOKS = {  # what a hook returns, and the word for it
+    "None": "NoneType",
+    "['good']": "list",
+    "[('good', dict)]": "list",
+    "5": "int",
+    "{'good': 5}": "int",
+    "{'good': None}": "NoneType",
+    "{5: dict}": "5",
+    "{'': dict}": "''",
+}
+
+
+@pytest.mark.parametrize(("value", "word"), HOOKS.items())
+def test_a_hook_that_returns_something_else_is_one_failure_in_words(
+    value: str, word: str, install: Callable[..., None]
+):
+    install("aaa-broken", GOOD.replace('{"good": dict}', value))
+    (failure,) = plugins.load().failures
+    assert failure.plugin == "aaa-broken:it"
+    assert "register_regularizers must return a dict of names to factories" in failure.reason
+    assert word in failure.reason
+    assert ddkit("list", "regularizers").code == 0
+
+
+def test_what_plugins_print_goes_to_standard_error(install: Callable[..., None]):
+    install("aaa-loud", "print('loading')\n" + GOOD.replace("return", "print('asked'); return"))
+    said = ddkit("list", "methods", "--json")
+    assert [row["name"] for row in json.loads(said.out)]
+    assert said.err == "loading\nasked\n"
+
+
+@pytest.mark.parametrize("where", ["import", "hook"])
+def test_an_interrupt_while_plugins_load_stops_and_is_no_failure(
+    where: str, install: Callable[..., None]
+):
+    stop = "raise KeyboardInterrupt"
+    install("aaa-mine", stop if where == "import" else GOOD.replace("return", f"{stop}; return"))
+    with pytest.raises(KeyboardInterrupt):
         plugins.load()
+    assert ddkit("list", "methods").code == 130
+
+
+def test_an_error_that_cannot_say_itself_is_told_by_its_kind(install: Callable[..., None]):
+    install("aaa-broken", "class Odd(Exception):\n    __str__ = None\nraise Odd")
+    assert [f.reason for f in plugins.load().failures] == ["Odd"]
 
 
 def test_load_plugins_names_the_third_parties_that_load(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import click
@@ -99,20 +100,23 @@ def plugins(as_json: bool) -> None:
     Example:
       ddkit plugins --json
     """
-    from importlib.metadata import version
-
     loaded = options.load_plugins()
     rows: dict[str, dict[str, Any]] = {}
     for kind in KINDS:
         for name, part in getattr(loaded, kind).items():
             row = rows.setdefault(part.plugin, {"status": "loaded", "provides": {}})
             row["provides"].setdefault(kind, []).append(name)
+        for plugin in chain(*getattr(loaded, kind).clashes.values()):
+            rows.setdefault(plugin, {"status": "loaded", "provides": {}})
     for failure in loaded.failures:
         rows[failure.plugin] = {"status": f"failed: {failure.reason}", "provides": {}}
     listed = []
     for plugin, row in sorted(rows.items()):
-        distribution = plugin.partition(":")[0]
-        listed.append({"plugin": plugin, "version": version(distribution), **row})
+        version = _version(plugin.partition(":")[0])
+        listed.append({"plugin": plugin, "version": version, **row})
+    for registry in (getattr(loaded, kind) for kind in KINDS):
+        for name in registry.clashes:
+            screen.note(f"warning: {registry.clash(name)}")
     if as_json:
         screen.data(listed)
         return
@@ -122,3 +126,13 @@ def plugins(as_json: bool) -> None:
         screen.result(
             f"{row['plugin'] + ' ' + row['version']:<{width}}  {provides or row['status']}"
         )
+
+
+def _version(distribution: str) -> str:
+    """Return the version of a distribution, as far as its records tell."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(distribution) or "?"
+    except (metadata.PackageNotFoundError, KeyError, TypeError, ValueError):  # damaged records
+        return "?"
