@@ -120,12 +120,11 @@ def plugins(as_json: bool) -> None:
     if as_json:
         screen.data(listed)
         return
-    width = max(len(f"{row['plugin']} {row['version']}") for row in listed)
-    for row in listed:
+    names = [f"{row['plugin']} {row['version']}" for row in listed]
+    width = max(map(len, names), default=0)
+    for name, row in zip(names, listed, strict=True):
         provides = "; ".join(f"{k}: {', '.join(v)}" for k, v in row["provides"].items())
-        screen.result(
-            f"{row['plugin'] + ' ' + row['version']:<{width}}  {provides or row['status']}"
-        )
+        screen.result(f"{name:<{width}}  {provides or row['status']}")
 
 
 def _version(distribution: str) -> str:
