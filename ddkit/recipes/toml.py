@@ -61,7 +61,7 @@ def copied(value: Any, name: str, depth: int = 0) -> Any:
     """Return a copy of a table; `name` is what it goes by in errors.
 
     Raises:
-        RecipeError: it is nested too deeply, or has a key that is no string.
+        RecipeError: it is nested too deeply, has a key that is no string, or no whole text.
     """
     if depth > DEEPEST:
         raise RecipeError(f"{name}: tables and lists are nested more than {DEEPEST} deep")
@@ -69,8 +69,19 @@ def copied(value: Any, name: str, depth: int = 0) -> Any:
         odd = next((k for k in value if not isinstance(k, str)), None)
         if odd is not None:
             raise RecipeError(f"{name}: the key {odd!r} must be a string")
-        return {k: copied(v, name, depth + 1) for k, v in value.items()}
+        return {_whole(k, name): copied(v, name, depth + 1) for k, v in value.items()}
+    if isinstance(value, str):
+        return _whole(value, name)
     return [copied(v, name, depth + 1) for v in value] if isinstance(value, list) else value
+
+
+def _whole(text: str, name: str) -> str:
+    """Return `text`, which a recipe must be able to hold, and so a run folder and a set."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character: how Python reads names that are no UTF-8
+        raise RecipeError(f"{name}: {told(text)} is not UTF-8, which recipes are") from None
+    return text
 
 
 def override(tree: dict[str, Any], item: str) -> str:
@@ -79,9 +90,9 @@ def override(tree: dict[str, Any], item: str) -> str:
     Raises:
         RecipeError: it is not of that form, or leads through something that is not a table.
     """
-    path, equals, _ = item.partition("=")
-    path = path.strip()
     here = f"--set {shown(item if len(item) < 120 else f'{item[:100]} …')}"
+    path, equals, _ = _whole(item, "--set").partition("=")
+    path = path.strip()
     if not equals or not path:
         raise RecipeError(f"{here}: must look like key=value, as in seed=1")
     *parents, last = path.split(".")

@@ -439,6 +439,12 @@ def test_a_table_of_python_that_no_file_could_hold_is_refused():
     circle["method"] = {"name": "dm", "again": circle}
     with pytest.raises(RecipeError, match="nested more than 32 deep"):
         Recipe.parse(circle)
+    for table, items in (
+        (recipe_table(dataset={"name": "folder", "path": "a\udcff"}), []),
+        (recipe_table(), ["dataset.path=a\udcff"]),
+    ):
+        with pytest.raises(RecipeError, match=r"a\\udcff.* is not UTF-8"):
+            Recipe.parse(table, items)
     with pytest.raises(RecipeError, match="the key 3 must be a string"):
         Recipe.parse(recipe_table(synthetic={3: 1}))
 
