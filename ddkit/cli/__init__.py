@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-import traceback
 from typing import Any
 
 import click
@@ -42,6 +41,8 @@ class _Group(click.Group):
             return super().invoke(context)
         except DDKitError as error:
             if context.params["verbose"]:
+                import traceback
+
                 cause = error if error.__cause__ else error.__context__ or error
                 screen.note("".join(traceback.format_exception(cause)).rstrip())
             raise

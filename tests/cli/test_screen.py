@@ -14,9 +14,10 @@ from typing import Any
 
 import click
 import pytest
+import torch
 from conftest import ddkit, recipe_table
 
-from ddkit.cli import cli, main, screen
+from ddkit.cli import cli, main, progress, screen
 from ddkit.cli.table import print_verdict
 from ddkit.evaluation.verdict import Result, Verdict
 from ddkit.recipes.recipe import Recipe
@@ -274,3 +275,27 @@ def test_an_interrupt_anywhere_is_exit_code_130(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(cli.commands["list"], "callback", interrupt)
     said = ddkit("list", "methods")
     assert (said.code, said.out, said.err.strip()) == (130, "", "stopped")
+
+
+def test_the_live_display_takes_no_name_for_markup_and_sends_no_control_character(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    window = Window()
+    monkeypatch.setattr(sys, "stderr", window)
+    monkeypatch.setattr(progress, "DRAWS", 0.0)
+    reporter = progress.Terminal()
+    reporter.begin("judge [b]", 2)
+    reporter.advance({"[red]loss\x1b[7;31m": torch.tensor(1.5)})
+    reporter.note("[bold]class :cat: \x1b[7;31m")
+    reporter.end()
+    monkeypatch.undo()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    assert reporter.live
+    assert "\x1b[7;31m" not in window.getvalue()
+    plain = click.unstyle(window.getvalue())
+    for words in ("judge [b]", r"[red]loss\x1b[7;31m 1.5", r"[bold]class :cat: \x1b[7;31m"):
+        assert words in plain
