@@ -48,10 +48,10 @@ class Registry(Mapping[str, Component]):
         kind: str,
         parts: Mapping[str, Component],
         failures: list[Failure],
-        clashes: Mapping[str, list[str]],
+        clashes: Mapping[str, list[str]] | None = None,
     ):
         self.kind = kind
-        self.clashes = clashes
+        self.clashes = clashes or {}
         self._parts = dict(sorted(parts.items()))
         self._failures = failures
 

@@ -22,9 +22,9 @@ from ddkit.plugins import Plugins
 from ddkit.recipes.binding import checked
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.protocol import eval_spec
+from ddkit.recipes.recipe import override
 from ddkit.recipes.resolution import full, plain, split_zca
 from ddkit.recipes.sections import EvalSpec, Part, RuntimeSpec, TeacherSpec, as_part, as_table
-from ddkit.recipes.toml import override
 from ddkit.reporter import Reporter
 from ddkit.runtime.device import Runtime
 

@@ -1,15 +1,18 @@
-"""The recipes and protocols that ship with the package, found installed or in a checkout."""
+"""Recipe files, found and read: by path, or those that ship with the package."""
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ddkit.errors import RecipeError, near
+from ddkit.errors import RecipeError, near, shown
 
 PROTOCOLS = "protocols"
+LARGEST = 2**20  # bytes of a recipe; those that ship have three thousand
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Facts(NamedTuple):
@@ -95,3 +98,45 @@ def find_recipe(name_or_path: Path | str) -> Path:
         raise RecipeError(f"{path}: is a pipe or a device; give a recipe file")
     hint = near(path.stem, names) or "; `ddkit recipes list` shows the shipped ones"
     raise RecipeError(f"{name_or_path}: no such file, and no shipped recipe of that name{hint}")
+
+
+def read(path: Path, name: str) -> tuple[str, dict[str, Any]]:
+    """Return the text of the recipe file at `path`, which goes by `name`, and its table.
+
+    Raises:
+        RecipeError: it cannot be read, is too large, no UTF-8 or no TOML.
+    """
+    name = shown(name)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST + 1)
+    except OSError as error:
+        raise RecipeError(f"{name}: cannot be read: {error.strerror}") from None
+    if len(raw) > LARGEST:
+        raise RecipeError(f"{name}: not a TOML recipe: it has more than {LARGEST:,} bytes")
+    import tomllib  # as above
+
+    text = _decoded(raw, name)
+    try:
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{name}: not a TOML recipe: {error}") from None
+    except RecursionError:
+        raise RecipeError(f"{name}: not a TOML recipe: it is nested too deeply") from None
+    except ValueError:  # which Python raises at 4300 digits
+        raise RecipeError(f"{name}: not a TOML recipe: a number has too many digits") from None
+
+
+def _decoded(raw: bytes, name: str) -> str:
+    """Return the text of a file with any line ends, and with a byte-order mark or without."""
+    if raw.startswith(_UTF16) or b"\0" in raw:
+        kind = "UTF-16" if raw.startswith(_UTF16) else "not UTF-8"
+        raise RecipeError(f"{name}: not a TOML recipe: it is {kind}; save it as UTF-8")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise RecipeError(
+            f"{name}: not a TOML recipe: line {line} is not UTF-8; save the file as UTF-8"
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")

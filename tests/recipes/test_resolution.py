@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,12 +57,15 @@ def test_what_another_package_may_provide_is_left_to_it(monkeypatch: pytest.Monk
     check_early(Recipe.parse(recipe_table(), ["method=theirs"]))
 
 
-def test_other_packages_are_seen_without_loading_them(monkeypatch: pytest.MonkeyPatch):
-    class Entry:
-        name, dist = "theirs", type("Dist", (), {"name": "ddkit-theirs"})
-
+def test_other_packages_are_seen_without_loading_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    info = tmp_path / "ddkit_theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: ddkit-theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ddkit]\ntheirs = no_such_module\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delenv("DDKIT_LOAD_PLUGINS")
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [Entry()])
     assert not plugins.only_builtin()
     monkeypatch.setenv("DDKIT_LOAD_PLUGINS", "")
     assert plugins.only_builtin()
