@@ -16,6 +16,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
+        "paths",
         "options hookspecs backbone reporter",
         "plugins data",
         "recipes",
@@ -141,7 +142,14 @@ def test_at_most_sixteen_files_at_the_front_and_no_vague_names():
 @pytest.mark.parametrize(
     "name",
     [
-        *("ddkit", "ddkit.errors", "ddkit.options", "ddkit.hookspecs", "ddkit.plugins"),
+        *(
+            "ddkit",
+            "ddkit.errors",
+            "ddkit.paths",
+            "ddkit.options",
+            "ddkit.hookspecs",
+            "ddkit.plugins",
+        ),
         *(f"ddkit.{module(p)}" for p in CORE if home(module(p)) in ("recipes", "cli")),
     ],
 )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
+from stat import S_ISREG
 
 import click
 
 from ddkit.cli import options, screen
+from ddkit.errors import CheckpointError
+from ddkit.paths import is_folder, look, reason
 from ddkit.runtime import storage
 
 
@@ -69,21 +72,35 @@ def prune(names: tuple[str, ...], older_than: float | None, yes: bool) -> None:
     if chosen and not yes:
         click.confirm(f"remove {len(chosen)} entries, {size:,.1f} MiB?", abort=True, err=True)
     for path in chosen.values():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _remove(path)
     screen.result(f"removed {len(chosen)} entries, {size:,.1f} MiB")
+
+
+def _remove(path: Path) -> None:
+    try:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    except FileNotFoundError:  # another process was quicker
+        pass
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be removed: {reason(error)}") from None
 
 
 def entries() -> dict[str, Path]:
     """Return what is cached by name, ``networks/…`` or ``images/…``."""
     folder = storage.cache("")
-    found = sorted(folder.glob("*/*")) if folder.is_dir() else []
+    found = sorted(folder.glob("*/*")) if is_folder(folder, CheckpointError) else []
     return {path.relative_to(folder).as_posix(): path for path in found}
 
 
 def _bytes(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else [path]
-    return sum(f.stat().st_size for f in files if f.is_file())
+    return sum(
+        found.st_size
+        for f in files
+        if (found := look(f, CheckpointError)) and S_ISREG(found.st_mode)
+    )
 
 
 def _days(path: Path) -> float:
-    return (time.time() - path.stat().st_mtime) / 86400
+    found = look(path, CheckpointError)
+    return 0.0 if found is None else (time.time() - found.st_mtime) / 86400

@@ -9,6 +9,7 @@ import click
 
 from ddkit.cli import options, screen
 from ddkit.errors import CheckpointError
+from ddkit.paths import is_file
 
 if TYPE_CHECKING:
     from ddkit.cli.progress import Terminal
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("recipe", required=False)
 @options.settings("method.iterations=500")
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default: runs/RECIPE.")
-@click.option("--resume", type=click.Path(path_type=Path), help="Continue the run in this folder.")
+@click.option("--out", type=options.PATH, help="Run folder; default: runs/RECIPE.")
+@click.option("--resume", type=options.PATH, help="Continue the run in this folder.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the resolved recipe, stop.")
 @click.option("--eval", "judge", is_flag=True, help="Evaluate afterwards, as the recipe says.")
 @options.device
@@ -80,7 +81,7 @@ def _which(
         return Path(recipe).stem, Path(recipe), out
     if recipe is not None or out is not None:
         raise click.UsageError("--resume takes the recipe and the folder from the run itself")
-    if not (resume / "recipe.toml").is_file():
+    if not is_file(resume / "recipe.toml", CheckpointError):
         raise CheckpointError(f"{resume}: no run to continue: it holds no recipe.toml")
     return resume.name, resume / "recipe.toml", resume
 

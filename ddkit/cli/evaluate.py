@@ -15,14 +15,12 @@ if TYPE_CHECKING:
 
 
 @click.command("eval")
-@click.argument("set_", metavar="[SET]", required=False, type=click.Path(path_type=Path))
+@click.argument("set_", metavar="[SET]", required=False, type=options.PATH)
 @click.option("--archs", help="Backbones, comma-separated; default: those of the recipe.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Networks of each architecture.")
 @click.option("--protocol", help="An evaluation protocol by name; default: the stored one.")
 @options.settings("epochs=300")
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Where the set's image folder is now."
-)
+@click.option("--data", type=options.PATH, help="Where the set's image folder is now.")
 @click.option("--no-baseline", is_flag=True, help="Leave out the random sets beside it.")
 @click.option(
     "--best-every",
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Test every N epochs too, and print the best: selected on the test data.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Default: eval.json beside the set.")
+@click.option("--out", type=options.PATH, help="Default: eval.json beside the set.")
 @options.device
 @options.as_json
 @options.quiet

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ddkit.cli import screen
+from ddkit.errors import RecipeError
+from ddkit.paths import expanded
 
 if TYPE_CHECKING:
     from ddkit.cli.progress import Terminal
@@ -16,6 +19,22 @@ if TYPE_CHECKING:
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 device = click.option("--device", help='"cpu", "cuda", "cuda:1"; default: a GPU if there is one.')
+
+
+class UserPath(click.Path):
+    """A path with ``~`` expanded, which shells leave alone in ``--out=~/x``."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        what = "" if param is None else param.human_readable_name.strip("[]")
+        return expanded(
+            value, RecipeError, f"--{what}" if isinstance(param, click.Option) else what
+        )
+
+
+PATH = UserPath()
 
 
 def settings(example: str) -> Callable[[Any], Any]:

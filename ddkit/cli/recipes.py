@@ -10,6 +10,7 @@ import click
 
 from ddkit.cli import options, screen
 from ddkit.errors import RecipeError, near
+from ddkit.paths import is_folder, look
 from ddkit.recipes import catalog
 
 FILES = {"recipes": catalog.recipes, "protocols": catalog.protocols}
@@ -149,7 +150,7 @@ def show(name: str) -> None:
 
 @recipes.command()
 @click.argument("name")
-@click.argument("dest", required=False, type=click.Path(path_type=Path))
+@click.argument("dest", required=False, type=options.PATH)
 @click.option("--force", is_flag=True, help="Overwrite DEST.")
 def copy(name: str, dest: Path | None, force: bool) -> None:
     """Copy a shipped recipe to DEST (default: NAME.toml here), to be changed.
@@ -162,8 +163,8 @@ def copy(name: str, dest: Path | None, force: bool) -> None:
 
     source = _find(name)
     target = dest or Path(source.name)
-    target = target / source.name if target.is_dir() else target
-    if target.exists() and not force:
+    target = target / source.name if is_folder(target, RecipeError) else target
+    if look(target, RecipeError) and not force:
         raise RecipeError(f"{target}: exists; give another name, or --force")
     write_text(target, source.read_text(encoding="utf-8"))
     screen.result(target)

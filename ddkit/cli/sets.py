@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("set_", metavar="SET", type=click.Path(path_type=Path))
-@click.option("--png", type=click.Path(path_type=Path), help="Draw the images as a grid, too.")
+@click.argument("set_", metavar="SET", type=options.PATH)
+@click.option("--png", type=options.PATH, help="Draw the images as a grid, too.")
 @options.as_json
 def show(set_: Path, png: Path | None, as_json: bool) -> None:
     """Print what SET, a file or a run folder, holds.
@@ -91,8 +91,8 @@ def describe(syn: SyntheticSet) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("set_", metavar="SET", type=click.Path(path_type=Path))
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("set_", metavar="SET", type=options.PATH)
+@click.argument("folder", metavar="DIR", type=options.PATH)
 def export(set_: Path, folder: Path) -> None:
     """Write the images of SET into DIR, a folder for each class, as 8-bit PNG.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import tomli_w
 
+from ddkit import paths
 from ddkit.distillation.checkpoint import discard
 from ddkit.distillation.identity import differing
 from ddkit.errors import CheckpointError
@@ -207,7 +208,7 @@ def _digest(value: Any) -> str:
 def new_folder(runs: Path, name: str) -> RunFolder:
     """Return a folder under `runs` that does not exist: ``name``, ``name-2``, …"""
     number = 1
-    while (path := runs / (name if number == 1 else f"{name}-{number}")).exists():
+    while paths.look(path := runs / (name if number == 1 else f"{name}-{number}"), CheckpointError):
         number += 1
     return RunFolder(path)
 
@@ -218,7 +219,7 @@ def set_file(path: Path) -> Path:
     Raises:
         CheckpointError: it is in the folder of a finished run, and not the one that the run wrote.
     """
-    found = path / SET if path.is_dir() else path
+    found = path / SET if paths.is_folder(path, CheckpointError) else path
     if found.name == SET and found.is_file():
         RunFolder(found.parent).check_set()
     return found

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from ddkit.errors import RecipeError, near
 from ddkit.options import Range
+from ddkit.paths import expanded
 from ddkit.recipes.place import Place, told
 
 LARGEST: dict[Any, tuple[str, float]] = {  # what tensors of float32 and int64 hold
@@ -172,9 +173,8 @@ def _as(value: Any, hint: Any, place: Place) -> tuple[Any, bool]:
     if hint is int:
         return value, isinstance(value, int) and not isinstance(value, bool)
     if hint is Path:
-        return (Path(value) if isinstance(value, str | Path) else value), isinstance(
-            value, str | Path
-        )
+        fits = isinstance(value, str | Path)
+        return (expanded(value, RecipeError, str(place)) if fits else value), fits
     if origin is not None:
         return value, isinstance(value, origin)
     return value, isinstance(value, hint)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import codecs
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ddkit import paths
 from ddkit.errors import RecipeError, near, shown
 
 PROTOCOLS = "protocols"
@@ -86,13 +88,14 @@ def find_recipe(name_or_path: Path | str) -> Path:
     Raises:
         RecipeError: there is neither; near names are suggested.
     """
-    path = Path(name_or_path)
-    if os.path.isfile(path):  # noqa: PTH113 - raises nothing where a parent may not be read
+    path = paths.expanded(name_or_path, RecipeError)
+    found = paths.look(path, RecipeError)
+    if found is not None and stat.S_ISREG(found.st_mode):
         return path
     names = recipes()
     if str(name_or_path) in names:
         return names[str(name_or_path)]
-    if os.path.isdir(path):  # noqa: PTH112
+    if found is not None and stat.S_ISDIR(found.st_mode):
         raise RecipeError(f"{path}: is a folder; give a recipe file")
     if os.path.exists(path):  # noqa: PTH110
         raise RecipeError(f"{path}: is a pipe or a device; give a recipe file")

@@ -19,7 +19,8 @@ from stat import S_IMODE
 
 from platformdirs import user_cache_path
 
-from ddkit.errors import CheckpointError
+from ddkit.errors import CheckpointError, RecipeError
+from ddkit.paths import expanded, is_folder
 from ddkit.runtime import lock
 
 PARTIAL = ".partial"  # what the names of folders end in where a file is being written
@@ -30,13 +31,13 @@ NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # where
 def home() -> Path:
     """Return ddkit's folder: ``DDKIT_HOME``, else the user's cache folder of the platform."""
     named = os.environ.get("DDKIT_HOME")
-    return Path(named).expanduser() if named else user_cache_path("ddkit")
+    return expanded(named, RecipeError, "DDKIT_HOME") if named else user_cache_path("ddkit")
 
 
 def data_root() -> Path:
     """Return where datasets are downloaded to and looked for: ``DDKIT_DATA``, else in `home`."""
     named = os.environ.get("DDKIT_DATA")
-    return Path(named).expanduser() if named else home() / "data"
+    return expanded(named, RecipeError, "DDKIT_DATA") if named else home() / "data"
 
 
 def cache(kind: str) -> Path:
@@ -198,7 +199,7 @@ def check_writable(path: Path) -> None:
     Raises:
         CheckpointError: as `write_atomically`.
     """
-    if path.is_dir():
+    if is_folder(path, CheckpointError):
         raise CheckpointError(f"{path}: is a folder; give a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
