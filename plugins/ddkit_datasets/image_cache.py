@@ -39,15 +39,14 @@ def load(base: Path, train: Files, test: Files, form: Form) -> Splits:
     """Return the images of both splits in `form`, decoded, or as they were decoded before.
 
     The cache file is named after `base` and a hash of everything that the result depends on: the
-    path, size and time of change of every file, the form and the decoder's version. A cache that
-    cannot be written is reported as a warning, for the images are there all the same.
+    path of every file and what changes when it does, the form and the decoder's version. A cache
+    that cannot be written is reported as a warning, for the images are there all the same.
 
     Raises:
         DataError: as `decode` does; nothing is cached then.
     """
-    path = (
-        cache("images") / f"{base.resolve().name[:60]}-{_key(base, train, test, form)}.safetensors"
-    )
+    name = base.resolve().name[:40]  # of up to four bytes each, and a file's name has 255
+    path = cache("images") / f"{name}-{_key(base, train, test, form)}.safetensors"
     found = _read(path)
     if found is None:
         images = decode([*train.paths, *test.paths], form)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ddkit_datasets.image_content import content
 from ddkit_datasets.image_decode import Form, decode
 from ddkit_datasets.image_files import Files
 
@@ -25,6 +26,7 @@ class DiskImages:
         self.form = form
         self.device = torch.device(device)
         self.labels = files.classes
+        self._fingerprint: str | None = None
 
     def fetch(self, index: Tensor) -> Tensor:
         """Return uint8 [n,C,H,W] for int64 `index` [n].
@@ -36,9 +38,17 @@ class DiskImages:
         return decode(paths, self.form).to(self.device)
 
     def to(self, device: torch.device) -> DiskImages:
-        return DiskImages(self.base, self.files, self.form, device)
+        moved = DiskImages(self.base, self.files, self.form, device)
+        moved._fingerprint = self._fingerprint
+        return moved
 
     def fingerprint(self) -> str:
-        """Return a hash of the files' names, labels, sizes and times of change, and of the form."""
-        text = self.files.digest(self.base) + repr(self.form)
-        return blake2b(text.encode(), digest_size=16).hexdigest()
+        """Return a hash of the files' names, labels and bytes, and of the form.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        if self._fingerprint is None:
+            text = content(self.base, self.files) + repr(self.form)
+            self._fingerprint = blake2b(text.encode(), digest_size=16).hexdigest()
+        return self._fingerprint

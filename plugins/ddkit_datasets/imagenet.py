@@ -9,7 +9,6 @@ from ddkit import hookimpl
 from ddkit.data import Dataset, DatasetFactory
 from ddkit.errors import DataError, RecipeError
 from ddkit.options import Count, Positive
-from ddkit_datasets.image_files import subfolders
 from ddkit_datasets.imagenet_classes import subset, unique
 from ddkit_datasets.imagenet_folders import located, read
 
@@ -44,12 +43,12 @@ def imagenet(
     """
     if resize is not None and resize < resolution:
         raise RecipeError(f"dataset.resize: must be at least the resolution, {resolution}")
-    base = located("imagenet", root, path)
-    wnids, val = subfolders(base / "train"), subfolders(base / "val")
+    tree = located("imagenet", root, path)
+    wnids, val = (tree.subfolders(tree.base / split) for split in ("train", "val"))
     extra = sorted(set(val) - set(wnids))
     if extra:
-        raise DataError(f"{base}: the class {extra[0]} is in val/ only ({len(extra)} such)")
-    return read("imagenet", base, wnids, _names(wnids), resolution, resize, memory_limit_gb)
+        raise DataError(f"{tree.base}: the class {extra[0]} is in val/ only ({len(extra)} such)")
+    return read("imagenet", tree, wnids, _names(wnids), resolution, resize, memory_limit_gb)
 
 
 def _names(wnids: list[str]) -> tuple[str, ...]:
@@ -119,9 +118,9 @@ def imagesquawk(root: Path, path: Path | None = None, resolution: Count = 128) -
 def _subset(
     name: str, root: Path, path: Path | None, resolution: int, variant: str = "mtt"
 ) -> Dataset:
-    base = located(name, root, path)
+    tree = located(name, root, path)
     wnids, classes = subset(name, variant)
-    return read(name, base, wnids, classes, resolution)
+    return read(name, tree, wnids, classes, resolution)
 
 
 @hookimpl

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ddkit import hookimpl
+from ddkit import hookimpl, paths
 from ddkit.data import DataInfo, Dataset, DatasetFactory
 from ddkit.errors import DataError
 from ddkit.options import Count
 from ddkit_datasets.image_cache import load
 from ddkit_datasets.image_decode import Form
-from ddkit_datasets.image_files import Files, list_classes, list_labelled, subfolders
+from ddkit_datasets.image_files import Files, Tree
 from ddkit_datasets.imagenet_classes import MEAN, STD, unique
 
 _MEAN = (0.4802, 0.4481, 0.3975)
@@ -50,17 +50,20 @@ def tiny_imagenet(
         DataError: it is not there, lacks annotations or class folders, or has damaged images.
     """
     base = _located(root, path)
-    wnids = _wnids(base, order)
-    train = list_classes([_class_folder(base / "train" / wnid) for wnid in wnids])
-    images = load(base, train, _validation(base / "val", wnids), Form(resolution, 3, True))
+    tree = Tree(base)
+    wnids = _wnids(tree, order)
+    train = tree.list_classes([_class_folder(base / "train" / wnid) for wnid in wnids])
+    test = _validation(tree, wnids)
+    tree.tell()
+    images = load(base, train, test, Form(resolution, 3, True))
     classes = unique(_names(base, wnids), wnids)
     info = DataInfo("tiny_imagenet", 3, resolution, resolution, classes, *_STATISTICS[statistics])
     return Dataset(info, images.train, images.test)
 
 
 def _located(root: Path, path: Path | None) -> Path:
-    base = root / "tiny-imagenet-200" if path is None else path.expanduser()
-    if not (base / "train").is_dir() or not (base / "val").is_dir():
+    base = root / "tiny-imagenet-200" if path is None else paths.expanded(path)
+    if not all(paths.is_folder(base / split) for split in ("train", "val")):
         raise DataError(
             f"tiny_imagenet is not at {base}: unpack the archive tiny-imagenet-200.zip so that "
             "train/ and val/ lie there, or give dataset.path"
@@ -68,8 +71,9 @@ def _located(root: Path, path: Path | None) -> Path:
     return base
 
 
-def _wnids(base: Path, order: str) -> list[str]:
-    present = subfolders(base / "train")
+def _wnids(tree: Tree, order: str) -> list[str]:
+    base = tree.base
+    present = tree.subfolders(base / "train")
     if not present:
         raise DataError(f"{base / 'train'}: holds no class folders")
     if order == "sorted":
@@ -81,15 +85,16 @@ def _wnids(base: Path, order: str) -> list[str]:
     return listed
 
 
-def _validation(val: Path, wnids: list[str]) -> Files:
+def _validation(tree: Tree, wnids: list[str]) -> Files:
     """List the validation images of either layout."""
-    sorted_folders = [name for name in subfolders(val) if name != "images"]
+    val = tree.base / "val"
+    sorted_folders = [name for name in tree.subfolders(val) if name != "images"]
     if sorted_folders:
         odd = sorted(set(sorted_folders) ^ set(wnids))
         if odd:
             where = "train" if odd[0] in wnids else "val"
             raise DataError(f"{val.parent}: the class {odd[0]} is in {where}/ only")
-        return list_classes([_class_folder(val / wnid) for wnid in wnids])
+        return tree.list_classes([_class_folder(val / wnid) for wnid in wnids])
     annotations = val / "val_annotations.txt"
     labels = {wnid: label for label, wnid in enumerate(wnids)}
     known: dict[str, int] = {}
@@ -99,18 +104,18 @@ def _validation(val: Path, wnids: list[str]) -> Files:
         if wnid not in labels:
             raise DataError(f"{annotations}:{number}: {wnid!r} is not a class of train/")
         known[file] = labels[wnid]
-    return list_labelled(val / "images", known)
+    return tree.list_labelled(val / "images", known)
 
 
 def _class_folder(folder: Path) -> Path:
     """Return where the images of a class are: the archive puts them one folder deeper."""
     inner = folder / "images"
-    return inner if inner.is_dir() else folder
+    return inner if paths.is_folder(inner) else folder
 
 
 def _names(base: Path, wnids: list[str]) -> list[str]:
     words = base / "words.txt"
-    if not words.is_file():
+    if not paths.is_file(words):
         return wnids
     pairs = (line.partition("\t") for line in _text(words).splitlines())
     names = {wnid: name.split(",")[0].strip() for wnid, _, name in pairs}
@@ -123,7 +128,7 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         raise DataError(f"{path}: is missing; unpack the whole archive") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+        raise DataError(f"{path}: cannot be read: {paths.reason(error)}") from None
 
 
 @hookimpl

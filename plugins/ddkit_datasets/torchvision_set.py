@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddkit.errors import DataError
+from ddkit.paths import is_file, reason
 
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS})
 _TIMEOUT = 30  # seconds without an answer; urllib itself would wait forever
@@ -43,7 +44,7 @@ def read(
     """
     cls = _class(kind)
     files = stored(cls)
-    absent = [name for name in files.contents if not (root / name).is_file()]
+    absent = [name for name in files.contents if not is_file(root / name)]
     if absent:
         _refuse_wrong(files.archives, root)
         _fetch(cls, kind, root, splits, files)
@@ -71,7 +72,7 @@ def _class(kind: str) -> Any:
 
 def _refuse_wrong(sums: Mapping[str, str | None], root: Path) -> None:
     for name, md5 in sums.items():
-        if (root / name).is_file() and not _intact(root / name, md5):
+        if is_file(root / name) and not _intact(root / name, md5):
             raise DataError(
                 f"{root / name}: is not the published file (its MD5 sum is not {md5}); "
                 "replace it, or delete it to have it downloaded again"
@@ -81,7 +82,10 @@ def _refuse_wrong(sums: Mapping[str, str | None], root: Path) -> None:
 def _intact(path: Path, md5: str | None) -> bool:
     from torchvision.datasets.utils import check_integrity
 
-    return bool(check_integrity(path, md5))
+    try:
+        return bool(check_integrity(path, md5))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {reason(error)}") from None
 
 
 def _fetch(
@@ -93,16 +97,16 @@ def _fetch(
         with tempfile.TemporaryDirectory(prefix=f".{kind}.", dir=root) as name:
             temporary = Path(name)
             for archive in files.archives:  # those that are there need no network
-                if (root / archive).is_file():
+                if is_file(root / archive):
                     (temporary / archive).parent.mkdir(parents=True, exist_ok=True)
                     (temporary / archive).symlink_to((root / archive).resolve())
             _download(cls, kind, root, temporary, splits, files)
             for content in files.contents:
-                if not (root / content).is_file():
+                if not is_file(root / content):
                     (root / content).parent.mkdir(parents=True, exist_ok=True)
                     (temporary / content).replace(root / content)
     except OSError as error:
-        raise DataError(f"{root}: {kind} cannot be stored there: {error.strerror}") from None
+        raise DataError(f"{root}: {kind} cannot be stored there: {reason(error)}") from None
 
 
 def _download(
@@ -126,7 +130,7 @@ def _download(
         else:  # only urllib's own reasons are free of addresses
             why = getattr(error, "reason", None)
             reason = "no answer from the network" + (f" ({why})" if why else "")
-        absent = [n for n in files.archives if not (root / n).is_file()]
+        absent = [n for n in files.archives if not is_file(root / n)]
         folder = (root / next(iter(files.archives))).parent
         names = ", ".join(Path(n).name for n in absent)
         raise DataError(
@@ -136,7 +140,7 @@ def _download(
 
 
 def _broken(path: Path, md5: str) -> bool:
-    return path.is_file() and not _intact(path, md5)
+    return is_file(path) and not _intact(path, md5)
 
 
 @contextmanager

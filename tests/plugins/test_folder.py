@@ -164,6 +164,74 @@ def test_hidden_files_and_file_managers_litter_are_ignored(tmp_path: Path) -> No
     assert len(open_(base).train.labels) == 7
 
 
+LITTER = (
+    *("@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__MACOSX"),
+    *(".ipynb_checkpoints", ".Trash-1000", "#recycle", "@Recycle"),
+)
+
+
+def test_folders_of_systems_are_no_classes_and_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = tree(tmp_path / "pets", {"cat": 3, "dog": 3, **dict.fromkeys(LITTER, 3)})
+    for name in ("cat/._00.png", "dog/._00.png", "dog/THUMBS.DB", "cat/desktop.ini"):
+        (base / name).write_bytes(b"x")
+    assert open_(base).info.classes == ("cat", "dog")
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert said.startswith(f"{base}: {len(LITTER) + 4} entries are ignored, hidden files or what")
+    assert "._00.png (2 times)" in said
+
+
+def test_what_lies_beside_classes_and_splits_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = tree(split_tree(tmp_path / "pets"), {"val/cat": 1, "val/dog": 1})
+    (base / "README.txt").write_text("pets")
+    picture(base / "train/stray.png")
+    open_(base)
+    (record,) = caplog.records
+    assert "3 entries are ignored, beside what is read" in record.getMessage()
+    assert all(name in record.getMessage() for name in ("README.txt", "stray.png", "val"))
+
+
+def test_nothing_is_said_where_nothing_is_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_(split_tree(tmp_path / "pets"))
+    open_(tree(tmp_path / "plain", {"cat": 3, "dog": 3}))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "train, test",
+    [("Train", "Test"), ("train", "valid"), ("TRAIN", "Validation"), ("training", "testing")],
+)
+def test_splits_are_known_by_their_usual_names_in_any_case(
+    tmp_path: Path, train: str, test: str
+) -> None:
+    places = {f"{train}/cat": 4, f"{train}/dog": 3, f"{test}/cat": 2, f"{test}/dog": 1}
+    data = open_(tree(tmp_path / "pets", places))
+    assert data.info.classes == ("cat", "dog")
+    assert (len(data.train.labels), len(data.test.labels)) == (7, 3)
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path: Path) -> None:
+    base = tree(split_tree(tmp_path / "pets", "val"), {"valid/cat": 1, "valid/dog": 1})
+    assert "has val/ and valid/, which mean the same split" in refusal(base)
+
+
+def test_class_names_are_the_same_in_every_unicode_form(tmp_path: Path) -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    places = {f"train/{composed}": 2, "train/zoo": 2, f"test/{apart}": 1, "test/zoo": 1}
+    data = open_(tree(tmp_path / "split", places))
+    assert data.info.classes == (composed, "zoo")
+    assert data.test.labels.tolist() == [0, 1]
+    base = tree(tmp_path / "twins", {composed: 2, apart: 2})
+    with pytest.raises(DataError, match="in different Unicode forms"):
+        open_(base)
+
+
 def test_cached_images_equal_decoded_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = split_tree(tmp_path / "pets")
     fresh = open_(base)
@@ -230,6 +298,29 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_images(
     monkeypatch.setenv("DDKIT_HOME", str(tmp_path / "file"))
     assert len(open_(split_tree(tmp_path / "pets")).train.labels) == 7
     assert "will be decoded again" in caplog.text
+
+
+def put(path: Path, colour: tuple[int, int, int]) -> None:
+    """Write a picture of one size in bytes and one time of change."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), colour).save(path)
+    os.utime(path, (315532800, 315532800))
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_file_replaced_within_its_size_and_time_of_change_is_decoded_again(
+    tmp_path: Path, by_name: bool
+) -> None:
+    base = tmp_path / "flat"
+    for i in range(8):
+        put(base / "ab"[i % 2] / f"{i}.bmp", (10 * i, 0, 0))
+    open_(base)
+    put(tmp_path / "new.bmp", (1, 2, 3))
+    if by_name:
+        (tmp_path / "new.bmp").replace(base / "a/0.bmp")
+    else:
+        put(base / "a/0.bmp", (1, 2, 3))
+    assert pixels(open_(base))[0, :, 0, 0].tolist() == [1, 2, 3]
 
 
 def test_path_is_the_only_option_that_must_be_given() -> None:
@@ -325,6 +416,35 @@ def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
     assert f"{base / 'train/cat/gone.png'}: cannot be read" in refusal(base)
 
 
+def test_links_that_cannot_be_followed_beside_class_folders_are_refused(tmp_path: Path) -> None:
+    base = tree(tmp_path / "pets", {"cat": 2, "dog": 2})
+    (base / "loop").symlink_to("loop")
+    assert f"{base / 'loop'}: cannot be read: its links lead in a circle" in refusal(base)
+    (base / "loop").unlink()
+    (base / "ant").symlink_to(tmp_path / "unmounted")  # else its class would be missing unsaid
+    assert f"{base / 'ant'}: cannot be read: it is a link to nowhere" in refusal(base)
+    (base / "ant").unlink()
+    (tmp_path / "ring").symlink_to("ring")
+    assert "cannot be looked at: its links lead in a circle" in refusal(tmp_path / "ring")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_refused_where_reading_it_would_wait_for_ever(tmp_path: Path) -> None:
+    base = tree(tmp_path / "pets", {"cat": 2, "dog": 2})
+    os.mkfifo(base / "cat/pipe.png")
+    assert f"{base / 'cat/pipe.png'}: is not a file" in refusal(base)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_a_class_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    base = tree(tmp_path / "pets", {"cat": 2, "dog": 2})
+    try:
+        os.mkdir(os.fsencode(base) + b"/caf\xe9")  # noqa: PTH102 - bytes
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    assert "is not UTF-8; rename it" in refusal(base)
+
+
 def test_a_folder_in_a_class_folder_is_refused(tmp_path: Path) -> None:
     base = split_tree(tmp_path / "pets")
     tree(base, {"train/cat/old": 1})
@@ -339,11 +459,37 @@ def test_images_of_several_sizes_need_a_resolution(tmp_path: Path) -> None:
     assert "give dataset.resolution" in message
 
 
-@pytest.mark.parametrize("mode, said", [("RGBA", "4 channels"), ("CMYK", "4 channels")])
-def test_more_than_three_channels_are_refused(tmp_path: Path, mode: str, said: str) -> None:
+def test_more_than_three_channels_are_refused(tmp_path: Path) -> None:
     base = split_tree(tmp_path / "pets")
-    picture(base / "train/cat/deep.tif", mode=mode)
-    assert f"{base / 'train/cat/deep.tif'}: has {said} ({mode})" in refusal(base)
+    picture(base / "train/cat/deep.tif", mode="CMYK")
+    assert f"{base / 'train/cat/deep.tif'}: has 4 channels (CMYK)" in refusal(base)
+
+
+def test_transparent_pixels_are_refused_by_name_and_count(tmp_path: Path) -> None:
+    base = split_tree(tmp_path / "pets")
+    for name in ("train/cat/clear.png", "test/dog/clear.png"):
+        picture(base / name, mode="RGBA")
+    message = refusal(base)
+    assert message.startswith(f"{base / 'train/cat/clear.png'}: has transparent pixels (6")
+    assert "paint it over a background" in message and "(2 such files)" in message
+
+
+def test_a_picture_too_narrow_to_be_made_square_is_refused(tmp_path: Path) -> None:
+    base = split_tree(tmp_path / "pets", mode="L")
+    picture(base / "train/cat/line.png", size=(1, 20000), mode="L")
+    message = refusal(base, resolution=128)
+    assert f"{base / 'train/cat/line.png'}: is 1x20000, too narrow" in message
+
+
+def test_images_that_do_not_fit_memory_are_refused_with_their_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    base = split_tree(tmp_path / "pets")
+    monkeypatch.setattr(image_decode.np, "empty", refuse)
+    assert "10 images of 8x8 with 3 channels take 0.0 GB" in refusal(base)
 
 
 def test_sixteen_bit_images_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from ddkit.data import DataInfo, MemoryImages
 from ddkit.errors import DataError, RecipeError
 from ddkit.runtime.storage import cache
+from ddkit_datasets import image_content
 from ddkit_datasets import imagenet as plugin
 from ddkit_datasets.imagenet import imagefruit, imagenet, imagenette, imageyellow
 from ddkit_datasets.imagenet_classes import SUBSETS, subset
@@ -242,6 +244,27 @@ def test_a_damaged_file_on_disk_is_named_when_it_is_fetched(tmp_path: Path) -> N
     data = imagenet(tmp_path, resolution=16, memory_limit_gb=1e-6)
     with pytest.raises(DataError, match=r"n01440764_1\.JPEG: is not an image"):
         data.train.fetch(torch.arange(3))
+
+
+def test_images_on_disk_are_known_by_what_they_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = folders(tmp_path, subset("imagenette")[0])
+    path = base / "train/n01440764/n01440764_1.JPEG"
+
+    def fingerprint() -> str:
+        return imagenet(tmp_path, resolution=16, memory_limit_gb=1e-6).fingerprint()
+
+    first, whole, changed = fingerprint(), path.read_bytes(), path.stat()
+    os.utime(path, (1, 1))
+    assert fingerprint() == first  # another time, the same bytes
+    path.write_bytes(whole[:-1] + b"x")
+    os.utime(path, ns=(changed.st_atime_ns, changed.st_mtime_ns))
+    assert fingerprint() != first  # another byte, the same size and time
+    path.write_bytes(whole)
+    assert fingerprint() == first
+    monkeypatch.setattr(image_content, "_hash", None)  # known by now, and not read again
+    assert fingerprint() == first
 
 
 def test_resize_is_not_below_resolution(tmp_path: Path) -> None:
