@@ -100,18 +100,21 @@ class MemoryImages:
     """Images resident as one uint8 tensor."""
 
     def __init__(self, images: Tensor, labels: Tensor):
-        """Take `images` uint8 [N,C,H,W] and `labels` int64 [N].
+        """Take `images` uint8 [N,C,H,W] and `labels` [N], of any integer type; strides are free.
 
         Raises:
-            DataError: shapes or types are others.
+            DataError: shapes or types are others, or a label is negative.
         """
+        if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
+            kinds = f"{type(images).__name__} and {type(labels).__name__}"
+            raise DataError(f"images and labels must be tensors, not {kinds}; see torch.as_tensor")
         if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(labels):
             raise DataError(
                 f"images must be uint8 [N,C,H,W] with a label each, not "
                 f"{images.dtype} {list(images.shape)} with {len(labels)} labels"
             )
         self.images = images
-        self.labels = labels.long().cpu()
+        self.labels = _labels(labels)
         self._fingerprint: str | None = None
 
     def fetch(self, index: Tensor) -> Tensor:
@@ -135,13 +138,47 @@ class MemoryImages:
         return digest.hexdigest()
 
 
+def _labels(labels: Tensor) -> Tensor:
+    """Return class numbers as int64 [N] on the CPU, in one piece.
+
+    Raises:
+        DataError: they are not one integer per image, or negative.
+    """
+    whole = not (labels.dtype.is_floating_point or labels.dtype.is_complex)
+    if labels.ndim != 1 or not whole or labels.dtype == torch.bool:
+        raise DataError(
+            f"labels must be class numbers, integers [N], not {labels.dtype} {list(labels.shape)}"
+            + ("; of one-hot rows they are labels.argmax(1)" if labels.ndim == 2 else "")
+        )
+    numbers = labels.long().cpu().contiguous()
+    if len(numbers) and int(numbers.min()) < 0:
+        raise DataError(f"labels must be class numbers from 0, not {int(numbers.min())}")
+    return numbers
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test split of the same classes."""
+    """A training and a test split of the same classes.
+
+    Raises:
+        DataError: a split is empty, or a label is the number of no class.
+    """
 
     info: DataInfo
     train: ImageSource
     test: ImageSource
+
+    def __post_init__(self) -> None:
+        for split, source in (("training", self.train), ("test", self.test)):
+            labels = source.labels
+            if not len(labels):
+                raise DataError(f"{self.info.name}: the {split} split holds no images")
+            if int(labels.max()) >= self.info.num_classes or int(labels.min()) < 0:
+                wrong = labels[(labels < 0) | (labels >= self.info.num_classes)]
+                raise DataError(
+                    f"{self.info.name}: the {split} split has the label {int(wrong[0])}, but there "
+                    f"are {self.info.num_classes} classes, from 0"
+                )
 
     def to(self, device: torch.device) -> Dataset:
         return Dataset(self.info.to(device), self.train.to(device), self.test.to(device))
