@@ -60,6 +60,22 @@ def expanded(path: Path | str, kind: type[DDKitError] = DataError, what: str = "
         raise kind(f"{said}{text}: {whose}; give the whole path") from None
 
 
+def check_text(name: str, kind: type[DDKitError] = DataError, what: str = "") -> None:
+    """Refuse a name that no UTF-8 file, such as a recipe or a set, can hold.
+
+    Raises:
+        DDKitError: of `kind`; the name is of bytes that are no text in the encoding of this system.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        said, coding = f"{what}: " if what else "", sys.getfilesystemencoding()
+        raise kind(
+            f"{said}{name!r} is not text in the encoding of names here ({coding}); rename it, or "
+            "set PYTHONUTF8=1"
+        ) from None
+
+
 def look(path: Path, kind: type[DDKitError] = DataError) -> os.stat_result | None:
     """Return what the system says of `path`, links followed; None where nothing is.
 

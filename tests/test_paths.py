@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ddkit.errors import CheckpointError, DataError, RecipeError
-from ddkit.paths import expanded, is_file, is_folder, look, reason
+from ddkit.paths import check_text, expanded, is_file, is_folder, look, reason
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +42,15 @@ def test_what_can_be_no_path_is_refused_in_words_with_where_it_was_written(path:
         assert said in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
         str(caught.value).encode()  # may be printed anywhere
+
+
+def test_a_name_of_bytes_that_are_not_text_may_be_looked_at_but_not_written_down():
+    name = os.fsdecode(b"caf\xe9") if os.name != "nt" else "caf\udce9"
+    assert expanded(name) == Path(name)
+    with pytest.raises(RecipeError, match=r"dataset.path: 'caf.udce9' is not text") as caught:
+        check_text(name, RecipeError, "dataset.path")
+    str(caught.value).encode()
+    check_text("caf\u00e9")
 
 
 def test_files_folders_and_nothing_are_told_apart(tmp_path: Path):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from ddkit.errors import RecipeError, near
 from ddkit.options import Range
-from ddkit.paths import expanded
+from ddkit.paths import check_text, expanded
 from ddkit.recipes.place import Place, told
 
 LARGEST: dict[Any, tuple[str, float]] = {  # what tensors of float32 and int64 hold
@@ -138,6 +138,8 @@ def convert(value: Any, hint: Any, place: Place) -> Any:
         words, largest = LARGEST[kind]
         if not abs(value) <= largest:  # nor is NaN
             raise RecipeError(f"{place}: must be {words}, at most {largest:g}, not {told(value)}")
+    if isinstance(value, str):
+        check_text(value, RecipeError, str(place))  # a recipe is UTF-8, and could not say it
     result, fits = _as(value, hint, place)
     if not fits:
         raise RecipeError(f"{place}: must be {describe(hint)}, not {told(value)}")

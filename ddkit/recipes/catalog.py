@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -97,7 +96,7 @@ def find_recipe(name_or_path: Path | str) -> Path:
         return names[str(name_or_path)]
     if found is not None and stat.S_ISDIR(found.st_mode):
         raise RecipeError(f"{path}: is a folder; give a recipe file")
-    if os.path.exists(path):  # noqa: PTH110
+    if found is not None:
         raise RecipeError(f"{path}: is a pipe or a device; give a recipe file")
     hint = near(path.stem, names) or "; `ddkit recipes list` shows the shipped ones"
     raise RecipeError(f"{name_or_path}: no such file, and no shipped recipe of that name{hint}")

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddkit.errors import DataError
-from ddkit.paths import reason
+from ddkit.errors import DataError, shown
+from ddkit.paths import check_text, reason
 from ddkit_datasets.litter import is_litter
 
 _log = logging.getLogger(__name__)
@@ -99,16 +99,12 @@ class Tree:
         and a class is to have one name and one label on all of them.
 
         Raises:
-            DataError: as `subfolders`; two names are one but for the form, or one is not UTF-8.
+            DataError: as `subfolders`; two names are one but for the form, or one is not text.
         """
         found: dict[str, Path] = {}
         for stored in self.subfolders(folder):
             path, name = folder / stored, unicodedata.normalize("NFC", stored)
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                text = f"{folder}: the name of the class folder {stored!r} is not UTF-8; rename it"
-                raise DataError(text) from None
+            check_text(name, what=f"{folder}: the name of a class folder")
             if name in found:
                 raise DataError(
                     f"{folder}: two class folders are called {name!r}, in different Unicode forms "
@@ -132,8 +128,8 @@ class Tree:
                 listed = [n if k == 1 else f"{n} ({k} times)" for n, k in found.most_common(5)]
                 more = ", ..." if len(found) > 5 else ""
                 entries = "1 entry is" if found.total() == 1 else f"{found.total()} entries are"
-                names = ", ".join(listed) + more
-                _log.warning("%s: %s ignored, %s: %s", self.base, entries, what, names)
+                names = shown(", ".join(listed)) + more
+                _log.warning("%s: %s ignored, %s: %s", shown(str(self.base)), entries, what, names)
 
     def list_classes(self, folders: Sequence[Path]) -> Files:
         """Return the files of class folders; the label of a file is the position of its folder.

@@ -58,7 +58,9 @@ def open_picture(path: str, published: bool) -> tuple[Image, bool]:
         image = _opaque(image)
         return (ImageOps.exif_transpose(image) if upright else image), image.mode in _GREY
     except UnidentifiedImageError:
-        raise Flaw(0, "is not an image (JPEG, PNG, BMP, GIF, PPM, TIFF or WebP)") from None
+        raise Flaw(
+            0, "is not an image that is read here (JPEG, PNG, BMP, GIF, PPM, TIFF, WebP)"
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Flaw(0, f"is too large: over {largest():,} pixels; make it smaller") from None
     except MemoryError:

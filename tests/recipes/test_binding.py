@@ -40,6 +40,21 @@ def test_bind_calls_with_what_the_user_gave_and_what_is_given():
     assert bind(Made, {"size": 5}, HERE) == Made(5)
 
 
+def test_a_tilde_in_a_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, "/home/mine")
+    assert bind(make, {"width": 4, "path": "~/x"}, HERE, info="i")[3] == Path("/home/mine/x")
+
+
+@pytest.mark.parametrize(
+    "path, said",
+    [("~nosuchuser/x", "no user 'nosuchuser'"), ("a\0b", "NUL"), ("caf\udce9", "is not text")],
+)
+def test_a_path_that_cannot_be_is_named_with_its_place(path: str, said: str):
+    with pytest.raises(RecipeError, match=rf"^mine.toml: part.path: .*{said}"):
+        checked(make, {"width": 4, "path": path}, HERE, {"info": ""})
+
+
 def test_what_is_given_is_no_option():
     with pytest.raises(RecipeError, match=r"part\.info: unknown option"):
         bind(make, {"width": 4, "info": "mine"}, HERE, info="i")
