@@ -11,9 +11,11 @@ from torch.utils.data import Dataset as TorchDataset
 from ddkit import plugins
 from ddkit.data import DataInfo, Dataset
 from ddkit.distillation.loop import Outcome, run_recipe
+from ddkit.errors import CheckpointError
 from ddkit.evaluation.compose import judged, stored_runtime, stored_spec, test_data
 from ddkit.evaluation.verdict import Scope, Verdict
 from ddkit.images.synthetic import SyntheticSet
+from ddkit.paths import expanded
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import RuntimeSpec
 from ddkit.reporter import Reporter, Silent
@@ -70,7 +72,7 @@ def distill(
         recipe = Recipe.load(recipe, overrides)
     elif overrides:
         recipe = Recipe.parse(recipe.table(), overrides, recipe.source)
-    folder = None if out is None else Path(out)
+    folder = None if out is None else expanded(out, CheckpointError)
     return run_recipe(recipe, plugins.load(), reporter or Silent(), folder, name)
 
 

@@ -18,6 +18,7 @@ from ddkit.images.groups import Groups
 from ddkit.images.real import RealImages
 from ddkit.images.set_file import Description, Space
 from ddkit.images.whitening import Whitening
+from ddkit.paths import expanded
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.sections import SyntheticSpec
 from ddkit.runtime import memory, randomness
@@ -161,7 +162,7 @@ class SyntheticSet:
         Raises:
             CheckpointError: missing, truncated, not safetensors, or not a set of ddkit's.
         """
-        described, tensors = set_file.read(Path(path))
+        described, tensors = set_file.read(expanded(path, CheckpointError))
         info = described.info
         if "zca_matrix" in tensors:
             whitening = Whitening(tensors["zca_mean"], tensors["zca_matrix"])

@@ -9,6 +9,7 @@ import click
 import pytest
 from conftest import ddkit
 
+from ddkit import api
 from ddkit.cli import cli
 from ddkit.cli.options import UserPath
 
@@ -34,7 +35,7 @@ def test_every_path_of_every_command_is_expanded():
     assert all(isinstance(p.type, UserPath) for p in paths)
 
 
-def test_a_tilde_means_the_home_folder_in_options_and_arguments(
+def test_a_tilde_means_the_home_folder_in_options_arguments_and_from_python(
     recipe_file: Callable[..., Path], at_home: Path
 ):
     at_home.mkdir()
@@ -48,6 +49,8 @@ def test_a_tilde_means_the_home_folder_in_options_and_arguments(
     assert ddkit("distill", "--resume=~/x", "-q").code == 0
     assert ddkit("recipes", "copy", "dm-digits-ipc1", "~/copy.toml").code == 0
     assert (at_home / "copy.toml").is_file()
+    assert api.distill("~/mine.toml", out="~/x").already
+    assert len(api.load("~/x/synthetic.safetensors")) == 20
     assert not Path("~").exists()
 
 
