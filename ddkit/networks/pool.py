@@ -104,12 +104,28 @@ class ProxyPool:
         """Return the numbers of the networks that are not in the cache."""
         return [i for i in range(self.spec.count) if not self._path(i).is_file()]
 
+    def cached(self) -> dict[int, float]:
+        """Return the test accuracies, 0 to 1, of the networks in the cache, by number.
+
+        Only headers are read. A network that is damaged, or of other images, is left out.
+        """
+        found = {}
+        for i in range(self.spec.count):
+            try:
+                with safe_open(self._path(i), framework="pt") as file:
+                    described = file.metadata() or {}
+                if described.get("data") == self._data:
+                    found[i] = float(described["test_accuracy"])
+            except (SafetensorError, OSError, KeyError, ValueError):
+                continue
+        return found
+
     def prepare(self, reporter: Reporter) -> None:
         """Train what is missing, after saying what it will cost; each network is kept at once."""
         missing = self.missing()
         if missing:
             storage.check_writable(self._path(missing[0]))
-            seconds = self._price() * len(missing)
+            seconds = self.price() * len(missing)
             reporter.note(
                 f"proxies: {len(missing)} of {self.spec.count} x {self.spec.backbone} to train, "
                 f"{self.spec.epochs} epochs each on {self._count()} images: "
@@ -228,7 +244,7 @@ class ProxyPool:
         total = len(self._dataset.train.labels)
         return min(total, self.spec.images or total)
 
-    def _price(self) -> float:
+    def price(self) -> float:
         """Return the seconds that one network will take, from two short timed epochs."""
         fetch, _ = self._fetcher(0)
         rows = min(4 * self.spec.batch_size, self._count())
