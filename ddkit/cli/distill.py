@@ -57,7 +57,7 @@ def distill(
     check_early(parsed)
     loaded = options.load_plugins()
     if dry_run:
-        _dry_run(parsed, loaded, out)
+        _dry_run(parsed, loaded, out, name)
         return
 
     from ddkit.distillation.loop import run_recipe
@@ -86,24 +86,20 @@ def _which(
     return resume.name, resume / "recipe.toml", resume
 
 
-def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None) -> None:
+def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None, name: str) -> None:
     import tomli_w
 
-    from ddkit.distillation.compose import compose
-    from ddkit.distillation.folder import RunFolder
-    from ddkit.distillation.identity import identity
-    from ddkit.distillation.preflight import check_disk, facts
-    from ddkit.runtime.device import open_runtime
+    from ddkit.diagnosis.inspection import inspect
+    from ddkit.distillation.preflight import plan
+    from ddkit.findings import refuse
 
-    runtime = open_runtime(recipe.runtime)
-    parts = compose(recipe, loaded, runtime)
-    recipe = parts.recipe
-    if out is not None:
-        RunFolder(out).check(identity(recipe, parts.dataset.fingerprint()), recipe)
-    check_disk(parts, out or Path("runs"))
-    for line in facts(parts, runtime, out or Path("runs")):
-        screen.note(line)
-    screen.result(tomli_w.dumps(recipe.table()), end="")
+    planned = plan(recipe, loaded, out, name)
+    refuse(planned.found)
+    inspected = inspect(planned.parts.dataset)
+    refuse(inspected)
+    for finding in (*planned.found, *inspected):
+        screen.note(str(finding))
+    screen.result(tomli_w.dumps(planned.parts.recipe.table()), end="")
 
 
 def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Terminal) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from ddkit.data import Dataset
 from ddkit.distillation.requirements import (
+    check_labels,
     check_method,
     check_requirements,
     check_synthetic,
@@ -63,6 +64,7 @@ def compose(
     check_requirements(recipe, method, terms)
     check_synthetic(recipe)
     data = dataset or make_dataset(recipe.dataset, plugins, recipe.place("dataset"))
+    check_labels(data)
     data = data.to(runtime.device)
     counts = torch.bincount(data.train.labels, minlength=data.info.num_classes).tolist()
     check_ipc(recipe.synthetic, counts, data.info, recipe.place("synthetic"))

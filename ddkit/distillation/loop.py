@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 
 from ddkit.data import Dataset
 from ddkit.distillation.checkpoint import interval, restore, save
-from ddkit.distillation.compose import Composition, compose
-from ddkit.distillation.folder import GRID, RunFolder, new_folder
+from ddkit.distillation.compose import Composition
+from ddkit.distillation.folder import GRID, RunFolder
 from ddkit.distillation.identity import identity
-from ddkit.distillation.preflight import check_checkpoints, check_disk
+from ddkit.distillation.preflight import brief, check_checkpoints, plan
 from ddkit.errors import DivergedError, Interrupted
+from ddkit.findings import refuse
 from ddkit.images import pictures
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet, initial
@@ -28,7 +30,7 @@ from ddkit.recipes.sections import ProxySpec
 from ddkit.reporter import Reporter
 from ddkit.run import Run
 from ddkit.runtime import randomness
-from ddkit.runtime.device import Runtime, open_runtime
+from ddkit.runtime.device import Runtime
 from ddkit.runtime.divergence import Divergence
 from ddkit.runtime.progress import JsonLines, Tee
 
@@ -62,15 +64,15 @@ def run_recipe(
     Raises:
         DDKitError: as `compose`; `CheckpointError` for the folder; `DivergedError`; `Interrupted`.
     """
-    runtime = open_runtime(recipe.runtime)
-    parts = compose(recipe, plugins, runtime, dataset)
+    runtime, parts, folder, found = plan(recipe, plugins, out, name, dataset)
+    refuse(found)
     recipe = parts.recipe
-    folder = RunFolder(out) if out is not None else new_folder(Path("runs"), name)
-    check_disk(parts, folder.path)
     key = identity(recipe, parts.dataset.fingerprint())
     with folder.claimed(key, recipe, reporter.note) as finished:
         if finished:
             return Outcome(folder, SyntheticSet.load(folder.set), parts.dataset, already=True)
+        for line in brief(parts, runtime, found):
+            reporter.note(line)
         return _made(parts, runtime, folder, key, reporter)
 
 
@@ -99,13 +101,21 @@ def _made(
     return Outcome(folder, syn, parts.dataset)
 
 
-def prepare(parts: Composition, runtime: Runtime, reporter: Reporter) -> Run:
-    """Build the run: the initial set, the pool of proxies, and whatever the method sets up."""
+def prepare(
+    parts: Composition,
+    runtime: Runtime,
+    reporter: Reporter,
+    pools: Callable[[ProxySpec], ProxyPool] | None = None,
+) -> Run:
+    """Build the run: the initial set, the pool of proxies, and whatever the method sets up.
+
+    `pools` makes the pools that the method asks for; by default those of the recipe's backbone.
+    """
     recipe = parts.recipe
     if parts.proxies is not None:
         parts.proxies.prepare(reporter)
 
-    def pools(spec: ProxySpec) -> ProxyPool:
+    def trained(spec: ProxySpec) -> ProxyPool:
         spec = replace(spec, backbone=recipe.backbone)
         return ProxyPool(spec, parts.make, parts.dataset, runtime, recipe.seed, parts.cache)
 
@@ -113,7 +123,7 @@ def prepare(parts: Composition, runtime: Runtime, reporter: Reporter) -> Run:
     run = Run(
         real=real,
         synthetic=initial(recipe.synthetic, real, recipe.seed),
-        nets=Networks(parts.make, recipe.seed, runtime.device, pools),
+        nets=Networks(parts.make, recipe.seed, runtime.device, pools or trained),
         runtime=runtime,
         reporter=reporter,
         seed=recipe.seed,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
-from ddkit.data import DataInfo
-from ddkit.errors import IncompatibleError, RecipeError
+from ddkit.data import DataInfo, Dataset
+from ddkit.errors import DataError, IncompatibleError, RecipeError
 from ddkit.method import Method
 from ddkit.recipes.recipe import Recipe
 from ddkit.regularizer import Term
@@ -69,6 +70,30 @@ def check_synthetic(recipe: Recipe) -> None:
             f'{recipe.place("synthetic.space")}: "pixel" does not go with dataset.zca; '
             f'choose space = "normalized"'
         )
+
+
+def check_labels(data: Dataset) -> None:
+    """Refuse labels that name no class, and splits without images.
+
+    Raises:
+        DataError: naming the split and the label.
+    """
+    classes = data.info.num_classes
+    for split, source in (("training", data.train), ("test", data.test)):
+        labels = source.labels
+        if labels.ndim != 1 or labels.dtype != torch.int64:
+            raise DataError(
+                f"{data.info.name}: {split} labels must be int64 [N], not "
+                f"{labels.dtype} {list(labels.shape)}"
+            )
+        if len(labels) == 0:
+            raise DataError(f"{data.info.name}: there are no {split} images")
+        for label in (int(labels.min()), int(labels.max())):
+            if not 0 <= label < classes:
+                raise DataError(
+                    f"{data.info.name}: a {split} image has the label {label}; "
+                    f"labels must be 0 to {classes - 1}"
+                )
 
 
 def check_method(recipe: Recipe, method: Method, info: DataInfo, net: nn.Module) -> None:

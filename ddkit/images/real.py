@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddkit.data import Dataset
+from ddkit.data import DataInfo, Dataset
 from ddkit.errors import DataError
 from ddkit.images.groups import Groups
 from ddkit.images.whitening import whitened
@@ -31,6 +31,19 @@ def make_dataset(part: Part, plugins: Plugins, place: Place, root: Path | None =
     return whitened(data) if zca else data
 
 
+def count_classes(info: DataInfo, labels: Tensor) -> Tensor:
+    """Return how many training images each class has, int64 [C], of int64 `labels` [N].
+
+    Raises:
+        DataError: a class has none.
+    """
+    counts = torch.bincount(labels, minlength=info.num_classes)
+    if bool((counts == 0).any()):
+        empty = info.classes[int((counts == 0).nonzero()[0])]
+        raise DataError(f"{info.name}: the class {empty!r} has no training images")
+    return counts
+
+
 class RealImages:
     """Batches of the training split, on the device, normalised; drawn without a class loop.
 
@@ -45,10 +58,7 @@ class RealImages:
         self.device = device
         self.drawn = 0  # images fetched so far, for the display
         labels = self.source.labels
-        counts = torch.bincount(labels, minlength=self.info.num_classes)
-        if bool((counts == 0).any()):
-            empty = self.info.classes[int((counts == 0).nonzero()[0])]
-            raise DataError(f"{self.info.name}: the class {empty!r} has no training images")
+        counts = count_classes(self.info, labels)
         self.counts: list[int] = counts.tolist()
         order = labels.argsort(stable=True)
         starts = counts.cumsum(0) - counts
