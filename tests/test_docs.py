@@ -110,7 +110,7 @@ def test_every_command_of_the_documentation_exists_with_its_options(block: Block
 
 EXAMPLES = [
     (name, line.strip())
-    for name in ("distill", "eval", "show", "export", "recipes", "list", "plugins", "cache")
+    for name in sorted(cli.commands)
     for line in (getattr(cli.get_command(click.Context(cli), name), "help", None) or "").split("\n")
     if line.strip().startswith("ddkit ")
 ]
@@ -162,7 +162,8 @@ def test_every_link_to_a_file_leads_somewhere(page: Path):
 
 def test_the_architecture_tells_of_every_file_of_a_room_and_of_none_that_is_not_there():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    for room in ("recipes", "runtime", "images", "networks", "distillation", "evaluation"):
+    rooms = "recipes runtime images networks distillation evaluation diagnosis"
+    for room in rooms.split():
         (paragraph,) = re.findall(rf"^\*\*{room}\*\*: (.+?)\n\n", text, re.M | re.S)
         files = {p.stem for p in (ROOT / "ddkit" / room).glob("*.py")} - {"__init__"}
         told = set(re.findall(r"`(\w+)`", paragraph))

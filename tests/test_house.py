@@ -17,7 +17,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     for names in (
         "errors",
         "paths",
-        "options hookspecs backbone reporter",
+        "options hookspecs backbone reporter findings",
         "plugins data",
         "recipes",
         "runtime",
@@ -27,6 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "run",
         "method",
         "distillation evaluation",
+        "diagnosis",
         "api",
         "testing",
         "cli",
@@ -35,7 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
 )
 """Doors and rooms from the ground up; a file imports lower floors, and its own room."""
 
-ROOMS = ("recipes", "runtime", "images", "networks", "distillation", "evaluation")
+ROOMS = ("recipes", "runtime", "images", "networks", "distillation", "evaluation", "diagnosis")
 TOOLBOX = {
     *("images.augment", "images.groups", "images.optimizers", "networks.fresh", "networks.pool"),
     *("networks.training", "networks.gradients", "recipes.sections", "runtime.storage"),
@@ -142,14 +143,8 @@ def test_at_most_sixteen_files_at_the_front_and_no_vague_names():
 @pytest.mark.parametrize(
     "name",
     [
-        *(
-            "ddkit",
-            "ddkit.errors",
-            "ddkit.paths",
-            "ddkit.options",
-            "ddkit.hookspecs",
-            "ddkit.plugins",
-        ),
+        *("ddkit", "ddkit.errors", "ddkit.paths", "ddkit.options", "ddkit.hookspecs"),
+        *("ddkit.plugins", "ddkit.findings", "ddkit.diagnosis.environment"),
         *(f"ddkit.{module(p)}" for p in CORE if home(module(p)) in ("recipes", "cli")),
     ],
 )

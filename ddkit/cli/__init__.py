@@ -13,6 +13,7 @@ from ddkit.cli import screen
 from ddkit.cli.cache import cache
 from ddkit.cli.components import list_, plugins
 from ddkit.cli.distill import distill
+from ddkit.cli.doctor import doctor
 from ddkit.cli.evaluate import evaluate
 from ddkit.cli.recipes import recipes
 from ddkit.cli.sets import export, show
@@ -71,7 +72,7 @@ def cli(verbose: bool) -> None:
     """
 
 
-for command in (distill, evaluate, show, export, recipes, list_, plugins, cache):
+for command in (distill, evaluate, show, export, recipes, list_, plugins, cache, doctor):
     cli.add_command(command)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ddkit.backbone import embed
 
 CPU_BUDGET = 2 << 30  # bytes of activations kept for one backward pass
 GPU_SHARE = 0.4  # of the device's memory, for the same
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def budget(device: torch.device) -> int:
@@ -78,6 +80,24 @@ def peak_resident() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def physical(device: torch.device) -> int:
+    """Return the memory in bytes that `device` has, or on the CPU this process may have.
+
+    0 where it is not known. A limit of the control group (a container's) counts.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return 0
+    try:
+        limit = int(CGROUP_LIMIT.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no such group, or "max"
+        return total
+    return min(total, limit)
 
 
 def keep_freed_memory() -> None:
