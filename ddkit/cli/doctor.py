@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddkit.cli import options
+from ddkit.cli import options, screen
 
 if TYPE_CHECKING:
     from ddkit.findings import Finding
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("recipe", required=False)
 @options.settings("synthetic.ipc=1")
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default: runs/RECIPE.")
+@click.option("--out", type=options.PATH, help="Run folder; default: runs/RECIPE.")
 @click.option("--no-probe", is_flag=True, help="Take no steps: no estimate of time and memory.")
 @options.device
 @options.as_json
@@ -58,7 +58,7 @@ def doctor(
         code = next((f.exit_code for f in of_recipe if f.exit_code), code)
     if as_json:
         rows = [{"level": f.level, "subject": f.subject, "text": f.text} for f in found]
-        click.echo(json.dumps({"works": code == 0, "findings": rows}, indent=2))
+        screen.result(json.dumps({"works": code == 0, "findings": rows}, indent=2))
     context.exit(code)
 
 
@@ -88,4 +88,4 @@ def examine(
 
 def _print(found: list[Finding]) -> None:
     for finding in found:
-        click.echo(finding)
+        screen.result(str(finding))
