@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ddkit import plugins
 from ddkit.distillation.compose import compose
-from ddkit.distillation.loop import prepare
+from ddkit.distillation.start import prepare
 from ddkit.recipes.recipe import Recipe
 from ddkit.reporter import Silent
 from ddkit.runtime.device import open_runtime

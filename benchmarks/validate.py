@@ -33,6 +33,7 @@ from ddkit.evaluation.verdict import Scope
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import Part
 from ddkit.runtime.device import open_runtime
+from ddkit.runtime.memory import keep_freed_memory
 
 FIRST = ("dm", "dm-iid", "ncfm", "ncfm-net", "idm-iid")
 JUDGES = ("alexnet", "vgg11", "resnet18")
@@ -98,6 +99,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out = options.out or Path("validation-quick" if options.quick else "validation")
     os.environ.setdefault("DDKIT_HOME", str(options.out.resolve() / "home"))  # pools go along
+    keep_freed_memory()
     reporter = Deadline(time.monotonic() + 60 * options.minutes)
     try:
         for job in jobs(("lenet",) if options.quick else JUDGES):

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset as TorchDataset
 from ddkit import plugins
 from ddkit.data import DataInfo, Dataset
 from ddkit.distillation.loop import Outcome, run_recipe
-from ddkit.errors import CheckpointError
+from ddkit.errors import CheckpointError, Interrupted
 from ddkit.evaluation.compose import judged, stored_runtime, stored_spec, test_data
 from ddkit.evaluation.verdict import Scope, Verdict
 from ddkit.images.synthetic import SyntheticSet
@@ -19,7 +19,7 @@ from ddkit.paths import expanded
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import RuntimeSpec
 from ddkit.reporter import Reporter, Silent
-from ddkit.runtime.device import open_runtime
+from ddkit.runtime.device import open_runtime, own_settings
 
 
 class TrainingImages(TorchDataset[tuple[Tensor, Tensor]]):
@@ -47,6 +47,7 @@ class TrainingImages(TorchDataset[tuple[Tensor, Tensor]]):
         return self.synthetic.info.classes
 
 
+@own_settings()
 def load(path: Path | str) -> TrainingImages:
     """Read a set from its safetensors file as a torch dataset.
 
@@ -66,6 +67,8 @@ def distill(
 
     Raises:
         DDKitError: see `distillation.loop.run_recipe`.
+        KeyboardInterrupt: at Ctrl-C, SIGTERM or SIGHUP, with the state saved; the same call with
+            the same `out` goes on.
     """
     name = "run" if isinstance(recipe, Recipe) else Path(recipe).stem
     if not isinstance(recipe, Recipe):
@@ -73,9 +76,13 @@ def distill(
     elif overrides:
         recipe = Recipe.parse(recipe.table(), overrides, recipe.source)
     folder = None if out is None else expanded(out, CheckpointError)
-    return run_recipe(recipe, plugins.load(), reporter or Silent(), folder, name)
+    try:
+        return run_recipe(recipe, plugins.load(), reporter or Silent(), folder, name)
+    except Interrupted as stop:
+        raise KeyboardInterrupt(str(stop)) from None
 
 
+@own_settings()
 def evaluate(
     syn: SyntheticSet | Path | str,
     archs: Sequence[str] | None = None,

@@ -34,6 +34,12 @@ class PluginError(DDKitError):
     exit_code = 2
 
 
+class BrokenPluginError(PluginError):
+    """A plugin that raised while it worked; the state before that is kept."""
+
+    exit_code = 1
+
+
 class IncompatibleError(DDKitError):
     """Parts that are each fine but cannot work together."""
 
@@ -50,6 +56,10 @@ class CheckpointError(DDKitError):
 
 class DivergedError(DDKitError):
     """A loss or gradient that is no longer a finite number."""
+
+
+class OutOfMemoryError(DDKitError):
+    """Memory that does not suffice, whatever ddkit itself can do about it."""
 
 
 class Interrupted(DDKitError):

@@ -26,6 +26,9 @@ class Method(ABC):
     provides: ClassVar[frozenset[str]]
     """The names of the `Match` fields that its steps fill, apart from `proxy`."""
 
+    chooses: ClassVar[bool] = False
+    """Whether it makes the set of real images, so that ``synthetic.init`` has no say."""
+
     @property
     def reads_proxies(self) -> bool:
         """Whether the method itself looks through the recipe's pool of trained networks."""

@@ -78,6 +78,20 @@ def recipe_table(**changes: Any) -> dict[str, Any]:
     return {k: v for k, v in table.items() if v is not None}
 
 
+PAUSING = """
+import sys
+from ddkit import plugins
+dm = plugins.load().methods["dm"].factory
+original, at = dm.step, int(sys.argv.pop(1))
+def step(self, run, i):
+    if i == at:
+        print("in step", i, flush=True)
+        sys.stdin.readline()
+    return original(self, run, i)
+dm.step = step
+"""
+"""A script's head; its first argument is a step of DM in which it says so and waits for a line."""
+
 TINY_POOL = {"backbone": {"name": "convnet", "width": 8, "depth": 2}, "count": 2, "epochs": 1}
 
 
@@ -137,9 +151,10 @@ def ddkit(*words: str | Path) -> Said:
     """Run ``ddkit`` with `words` in this process. An exception that is no mistake of the user's
     passes through, as a traceback would."""
     from ddkit.cli import main
+    from ddkit.runtime.stopping import SIGNALS
 
     out, err = io.StringIO(), io.StringIO()
-    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {n: signal.getsignal(n) for n in SIGNALS}
     argv, sys.argv = sys.argv, ["ddkit", *map(str, words)]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

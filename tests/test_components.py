@@ -14,7 +14,7 @@ from PIL import Image
 from ddkit import plugins, testing
 from ddkit.distillation.bench import stand_in, tiny_dataset
 from ddkit.distillation.compose import compose
-from ddkit.distillation.loop import prepare
+from ddkit.distillation.start import prepare
 from ddkit.errors import IncompatibleError
 from ddkit.recipes.binding import schema
 from ddkit.recipes.recipe import Recipe

@@ -12,10 +12,10 @@ from ddkit.errors import CheckpointError
 from ddkit.paths import is_file
 
 if TYPE_CHECKING:
-    from ddkit.cli.progress import Terminal
     from ddkit.distillation.loop import Outcome
     from ddkit.plugins import Plugins
     from ddkit.recipes.recipe import Recipe
+    from ddkit.reporter import Reporter
 
 
 @click.command()
@@ -40,7 +40,8 @@ def distill(
     """Learn a synthetic set from RECIPE, a path or the name of a shipped recipe.
 
     The run folder holds the set, the resolved recipe, every step's metrics and a picture. The same
-    command with the same --out continues an unfinished run.
+    command with the same --out continues an unfinished run. --resume RUN with more iterations goes
+    on in a new folder beside it.
 
     \b
     Example:
@@ -56,13 +57,20 @@ def distill(
     parsed = Recipe.load(path, settings)
     check_early(parsed)
     loaded = options.load_plugins()
+
+    from ddkit.distillation.folder import RunFolder
+    from ddkit.distillation.loop import run_recipe
+    from ddkit.distillation.start import extend, extends, extension
+
+    longer = resume is not None and extends(parsed, Recipe.load(path))
     if dry_run:
+        if resume is not None and longer:
+            out = extension(RunFolder(resume), parsed).path
         _dry_run(parsed, loaded, out, name)
         return
-
-    from ddkit.distillation.loop import run_recipe
-
     reporter = options.open_reporter(quiet)
+    if resume is not None and longer:
+        out = extend(parsed, loaded, reporter, RunFolder(resume)).path
     outcome = run_recipe(parsed, loaded, reporter, out, name)
     if outcome.already:
         reporter.note(f"{outcome.folder.path}: this run is already finished")
@@ -102,7 +110,7 @@ def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None, name: str) -> No
     screen.result(tomli_w.dumps(planned.parts.recipe.table()), end="")
 
 
-def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Terminal) -> None:
+def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Reporter) -> None:
     from ddkit.cli.evaluate import write_verdict
     from ddkit.cli.table import print_verdict
     from ddkit.distillation.folder import VERDICT

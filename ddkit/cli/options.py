@@ -13,8 +13,8 @@ from ddkit.errors import RecipeError
 from ddkit.paths import expanded
 
 if TYPE_CHECKING:
-    from ddkit.cli.progress import Terminal
     from ddkit.plugins import Plugins
+    from ddkit.reporter import Reporter
 
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -44,11 +44,17 @@ def settings(example: str) -> Callable[[Any], Any]:
     )
 
 
-def open_reporter(quiet: bool) -> Terminal:
-    """Return the reporter that draws on standard error and stops at Ctrl-C."""
-    from ddkit.cli.progress import Terminal
+def open_reporter(quiet: bool) -> Reporter:
+    """Return the reporter that draws on standard error; that it cannot costs no work.
 
-    return Terminal(quiet)
+    Called once by each command that trains: the process's memory is set up for that, too.
+    """
+    from ddkit.cli.progress import Terminal
+    from ddkit.runtime.memory import keep_freed_memory
+    from ddkit.runtime.progress import Guarded
+
+    keep_freed_memory()
+    return Guarded(Terminal(quiet))
 
 
 def load_plugins() -> Plugins:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from types import FrameType
 
 from rich.console import Console
 from rich.progress import (
@@ -19,7 +17,7 @@ from rich.progress import (
 )
 
 from ddkit.cli import screen
-from ddkit.errors import Interrupted, shown
+from ddkit.errors import shown
 from ddkit.reporter import Metrics
 from ddkit.runtime.memory import peak_resident
 from ddkit.runtime.progress import duration, read_all
@@ -29,31 +27,18 @@ LINES = 5.0  # seconds between plain lines
 
 
 class Terminal:
-    """Draws progress, and turns SIGINT and SIGTERM into `Interrupted` between two steps.
-
-    The first signal inside a task waits for the end of the step, so that state can be saved; a
-    second one, or one outside a task, stops at once.
-    """
+    """Draws progress."""
 
     def __init__(self, quiet: bool = False):
         self.quiet = quiet
         self.console = Console(stderr=True, markup=False, emoji=False, highlight=False)
         self.live = self.console.is_terminal and not quiet
-        self._stop = False
         self._task: TaskID | None = None
         self._progress: Progress | None = None
         self._name = ""
         self._total = self._done = self._first = 0
         self._images = 0
         self._started = self._drawn = 0.0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._signal)
-
-    def _signal(self, number: int, frame: FrameType | None) -> None:
-        if self._stop or not self._name:
-            raise Interrupted("stopped")
-        self._stop = True
-        self.note("stopping after this step; once more stops at once")
 
     def begin(self, task: str, total: int, done: int = 0) -> None:
         self._name, self._total = task, total
@@ -72,10 +57,6 @@ class Terminal:
         if not self.quiet and now - self._drawn > (DRAWS if self.live else LINES):
             self._drawn = now
             self._draw(metrics, now)
-        if self._stop:
-            kept = "; finished networks are kept in the cache" if self._name == "proxies" else ""
-            self.end()
-            raise Interrupted(f"stopped{kept}")
 
     def _draw(self, metrics: Metrics, now: float) -> None:
         seconds = max(now - self._started, 1e-9)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ddkit.data import Dataset, MemoryImages
 from ddkit.distillation.checkpoint import save
 from ddkit.distillation.compose import Composition
-from ddkit.distillation.loop import prepare
+from ddkit.distillation.start import prepare
 from ddkit.distillation.preflight import HEADROOM, check_free, size, stored_bytes
 from ddkit.errors import CheckpointError, DDKitError, DivergedError
 from ddkit.findings import Finding, looked

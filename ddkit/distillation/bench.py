@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ddkit.data import DataInfo, Dataset, MemoryImages, statistics
 from ddkit.distillation.compose import Composition
-from ddkit.distillation.loop import prepare
+from ddkit.distillation.start import prepare
 from ddkit.method import Method
 from ddkit.networks.fresh import build
 from ddkit.networks.pool import ProxyPool

@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 import pickle
 import time
+from collections.abc import Iterator
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
+from torch import Tensor
 
 from ddkit.errors import CheckpointError
 from ddkit.method import Method
@@ -26,6 +28,9 @@ MARK = b"\nddkit checkpoint, blake2b: "
 TAIL = len(MARK) + 64  # bytes after those that are hashed
 SHARE = 0.02  # of a run's time that checkpoints may take
 RARER = 10  # times the interval that was asked for, at most
+KEPT_BYTES = 256 << 20  # of a state that is copied in memory between checkpoints
+KEPT_SHARE = 0.01  # of the time that may go into such copies
+CHEAP = 2e-3  # seconds that one may take whatever its share
 
 
 def previous(path: Path) -> Path:
@@ -46,7 +51,28 @@ def save(
     run_identity: str,
     lines: JsonLines | None = None,
 ) -> float:
-    """Write to `path` the state after `step` steps; return the seconds that it took.
+    """Write to `path` the state after `step` steps; errors, and what is returned, as `write`."""
+    return write(path, captured(run, method, step, run_identity), lines)
+
+
+def captured(run: Run, method: Method, step: int, run_identity: str) -> dict[str, Any]:
+    """Return the state after `step` steps, whose tensors the next step may change."""
+    return {
+        "identity": run_identity,
+        "versions": versions(),
+        "step": step,
+        "chunk": run.chunk,
+        "seconds": run.seconds,
+        "drawn": run.real.drawn,
+        "images": run.synthetic.images.detach(),
+        "soft": run.synthetic.soft,
+        "optimizers": [o.state_dict() for o in run.optimizers],
+        "method": method.state_dict(),
+    }
+
+
+def write(path: Path, captured: dict[str, Any], lines: JsonLines | None = None) -> float:
+    """Write a state that was captured; return the seconds that it took.
 
     It is read back before it takes the place of the last one, which becomes the previous one. All
     `lines` so far are on the disk before it is.
@@ -58,22 +84,12 @@ def save(
     if lines is not None:
         lines.flush()
         if not path.parent.is_dir():
-            raise CheckpointError(f"{path.parent}: is gone; step {step} is not saved")
-    state = {
-        "identity": run_identity,
-        "versions": versions(),
-        "metrics": None if lines is None else _told(lines.path),
-        "step": step,
-        "chunk": run.chunk,
-        "seconds": run.seconds,
-        "drawn": run.real.drawn,
-        "images": run.synthetic.images.detach(),
-        "soft": run.synthetic.soft,
-        "optimizers": [o.state_dict() for o in run.optimizers],
-        "method": parts.put(method.state_dict(), path.parent),
-    }
+            raise CheckpointError(f"{path.parent}: is gone; step {captured['step']} is not saved")
+    metrics = None if lines is None else _told(lines.path)
+    method = parts.put(captured["method"], path.parent)
+    state = {**captured, "metrics": metrics, "method": method}
 
-    def write(place: Path) -> None:
+    def fill(place: Path) -> None:
         with place.open("wb") as file:
             hashing = _Hashing(file)
             torch.save(state, cast(BinaryIO, hashing))
@@ -84,7 +100,7 @@ def save(
         if problem is not None:
             raise CheckpointError(f"{path}: the disk does not give back what is written: {problem}")
 
-    storage.write_atomically(path, write, check, previous(path))
+    storage.write_atomically(path, fill, check, previous(path))
     if parts.there(path.parent):
         parts.keep(path.parent, {*parts.names(state), *parts.names(_read(previous(path)))})
     return time.monotonic() - started
@@ -241,3 +257,47 @@ def _check_metrics(path: Path, size: int, told: str, step: int, run: Run) -> Non
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+class Kept:
+    """A copy in memory of the last whole state, for whatever breaks a step off in the middle.
+
+    It is taken before every step where that costs next to nothing, else less often, and not at all
+    of a state that is large.
+    """
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] | None = None
+        self._at = self._seconds = 0.0
+
+    def look(self, run: Run, method: Method, step: int, key: str) -> None:
+        """Take the state after `step` steps, unless that is too dear now."""
+        if self._seconds > CHEAP and time.monotonic() - self._at < self._seconds / KEPT_SHARE:
+            return
+        start = time.thread_time()  # not the clock's, which others' work fills as well
+        state = captured(run, method, step, key)
+        size = sum(t.numel() * t.element_size() for t in tensors(state))
+        self.state = _copied(state) if size <= KEPT_BYTES else None
+        self._at = time.monotonic()
+        self._seconds = time.thread_time() - start
+
+
+def _copied(value: Any) -> Any:
+    """Return nested containers with copies of their tensors."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {k: _copied(v) for k, v in value.items()}
+    return type(value)(map(_copied, value)) if isinstance(value, list | tuple) else value
+
+
+def tensors(value: object) -> Iterator[Tensor]:
+    """Yield the tensors in nested containers."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors(item)

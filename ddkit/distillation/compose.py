@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from ddkit.data import Dataset
 from ddkit.distillation.requirements import (
+    Start,
     check_labels,
     check_method,
     check_requirements,
@@ -41,6 +42,7 @@ class Composition:
     proxies: ProxyPool | None
     cache: Path | None = None
     """Where pools of networks are kept; by default in ddkit's cache."""
+    start: Start | None = None
 
 
 def compose(
@@ -67,14 +69,17 @@ def compose(
     check_labels(data)
     data = data.to(runtime.device)
     counts = torch.bincount(data.train.labels, minlength=data.info.num_classes).tolist()
-    check_ipc(recipe.synthetic, counts, data.info, recipe.place("synthetic"))
+    check_ipc(recipe.synthetic, counts, data.info, recipe.place("synthetic"), method.chooses)
+    start = Start.read(recipe.synthetic, data.info, recipe.place("synthetic"))
+    if start is not None:
+        recipe = replace(recipe, synthetic=replace(recipe.synthetic, path=str(start.path)))
     make = backbone_maker(recipe.backbone, plugins, recipe.place("backbone"), data.info)
     check_method(recipe, method, data.info, probe(make, data.info, recipe.place("backbone")))
     for path, part in judging(recipe.eval):
         place = recipe.place(f"eval.{path}")
         probe(backbone_maker(part, plugins, place, data.info), data.info, place)
     proxies = _proxies(recipe, plugins, runtime, data, method, terms)
-    return Composition(recipe, data, make, method, terms, proxies)
+    return Composition(recipe, data, make, method, terms, proxies, start=start)
 
 
 def make_method(recipe: Recipe, plugins: Plugins) -> Method:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,27 +11,32 @@ from pathlib import Path
 import torch
 
 from ddkit.data import Dataset
-from ddkit.distillation.checkpoint import interval, restore, save
-from ddkit.distillation.compose import Composition
+from ddkit.distillation.checkpoint import Kept, interval, restore, save, write
+from ddkit.distillation.compose import Composition, make_method
+from ddkit.distillation.failures import (
+    ERROR,
+    diverged,
+    leave_traceback,
+    refuse_non_finite,
+    told,
+    too_large,
+)
 from ddkit.distillation.folder import GRID, RunFolder
-from ddkit.distillation.identity import identity
 from ddkit.distillation.preflight import brief, check_checkpoints, plan
-from ddkit.errors import DivergedError, Interrupted
+from ddkit.distillation.start import Origin, prepare, run_identity
+from ddkit.errors import DDKitError, DivergedError, Interrupted
 from ddkit.findings import refuse
 from ddkit.images import pictures
-from ddkit.images.real import RealImages
-from ddkit.images.synthetic import SyntheticSet, initial
-from ddkit.networks.fresh import Networks
-from ddkit.networks.pool import ProxyPool
+from ddkit.images.synthetic import SyntheticSet
 from ddkit.plugins import Plugins
 from ddkit.recipes.recipe import Recipe
-from ddkit.recipes.sections import ProxySpec
 from ddkit.reporter import Reporter
 from ddkit.run import Run
-from ddkit.runtime import randomness
-from ddkit.runtime.device import Runtime
-from ddkit.runtime.divergence import Divergence
-from ddkit.runtime.progress import JsonLines, Tee
+from ddkit.runtime import randomness, storage
+from ddkit.runtime.device import Runtime, own_settings
+from ddkit.runtime.memory import is_out_of_memory
+from ddkit.runtime.progress import Guarded, JsonLines, Tee
+from ddkit.runtime.stopping import Stop, stoppable
 
 CHECK_SECONDS = 2.0  # between looks at the device's flag of non-finite values
 
@@ -48,6 +52,7 @@ class Outcome:
     """Whether the folder held this very run, finished before."""
 
 
+@own_settings()
 def run_recipe(
     recipe: Recipe,
     plugins: Plugins,
@@ -59,34 +64,57 @@ def run_recipe(
     """Distill `recipe` into `out`, or into a new folder under ``runs/`` called after `name`.
 
     An unfinished run of the same recipe and data in `out` is continued; a finished one is left
-    as it is.
+    as it is. However a run ends, the state after its last whole step is saved. A reporter that
+    raises is dropped; `Interrupted` from one stops the run.
 
     Raises:
-        DDKitError: as `compose`; `CheckpointError` for the folder; `DivergedError`; `Interrupted`.
+        DDKitError: as `compose`; `CheckpointError` for the folder; `DivergedError`; `Interrupted`
+            after a signal or by the reporter; `BrokenPluginError`; `OutOfMemoryError`.
+        KeyboardInterrupt: a signal before the first step, or a second one.
     """
-    runtime, parts, folder, found = plan(recipe, plugins, out, name, dataset)
-    refuse(found)
-    recipe = parts.recipe
-    key = identity(recipe, parts.dataset.fingerprint())
-    with folder.claimed(key, recipe, reporter.note) as finished:
-        if finished:
-            return Outcome(folder, SyntheticSet.load(folder.set), parts.dataset, already=True)
-        for line in brief(parts, runtime, found):
-            reporter.note(line)
-        return _made(parts, runtime, folder, key, reporter)
+    reporter = Guarded(reporter)
+    with stoppable(reporter.note) as stop:
+        try:
+            runtime, parts, folder, found = plan(recipe, plugins, out, name, dataset)
+            refuse(found)
+            key = run_identity(parts, Origin.of(folder))
+            with folder.claimed(key, parts.recipe, reporter.note) as finished:
+                if finished:
+                    syn = SyntheticSet.load(folder.set)
+                    return Outcome(folder, syn, parts.dataset, already=True)
+                for line in brief(parts, runtime, found):
+                    reporter.note(line)
+                return _distilled(parts, plugins, runtime, folder, key, stop, reporter)
+        except DDKitError:
+            raise
+        except Exception as error:
+            broken = told(error, recipe, plugins)
+            if broken is None:
+                raise
+            raise broken from error
 
 
-def _made(
-    parts: Composition, runtime: Runtime, folder: RunFolder, key: str, reporter: Reporter
+def _distilled(
+    parts: Composition,
+    plugins: Plugins,
+    runtime: Runtime,
+    folder: RunFolder,
+    key: str,
+    stop: Stop,
+    reporter: Reporter,
 ) -> Outcome:
     """Take the run from where it is to its end, and write what it made."""
     recipe = parts.recipe
-    run = prepare(parts, runtime, reporter)
-    check_checkpoints(run, parts.method, folder.path)
-    _loop(run, parts, folder, key, reporter)
+    storage.remove(folder.path / ERROR)  # of an earlier session
+    try:
+        run = _learned(parts, plugins, runtime, folder, key, stop, reporter)
+    except Exception as error:
+        if not isinstance(error, DDKitError):
+            leave_traceback(folder, error)
+        raise
     syn = run.synthetic
     syn.recipe = recipe.table()
-    syn.provenance = provenance(recipe, parts.dataset)
+    syn.provenance = provenance(recipe, parts)
     syn.save(folder.set)
     pictures.write_grid(syn, folder.path / GRID)
     folder.finish(
@@ -98,118 +126,161 @@ def _made(
         chunk=run.chunk,
         **syn.provenance,
     )
+    if stop.asked:  # while the last files were written
+        raise Interrupted(f"{folder.path}: the run is finished; stopped after it")
     return Outcome(folder, syn, parts.dataset)
 
 
-def prepare(
+def _learned(
     parts: Composition,
+    plugins: Plugins,
     runtime: Runtime,
+    folder: RunFolder,
+    key: str,
+    stop: Stop,
     reporter: Reporter,
-    pools: Callable[[ProxySpec], ProxyPool] | None = None,
 ) -> Run:
-    """Build the run: the initial set, the pool of proxies, and whatever the method sets up.
-
-    `pools` makes the pools that the method asks for; by default those of the recipe's backbone.
-    """
-    recipe = parts.recipe
-    if parts.proxies is not None:
-        parts.proxies.prepare(reporter)
-
-    def trained(spec: ProxySpec) -> ProxyPool:
-        spec = replace(spec, backbone=recipe.backbone)
-        return ProxyPool(spec, parts.make, parts.dataset, runtime, recipe.seed, parts.cache)
-
-    real = RealImages(parts.dataset, recipe.seed, runtime.device)
-    run = Run(
-        real=real,
-        synthetic=initial(recipe.synthetic, real, recipe.seed),
-        nets=Networks(parts.make, recipe.seed, runtime.device, pools or trained),
-        runtime=runtime,
-        reporter=reporter,
-        seed=recipe.seed,
-        terms=parts.terms,
-        proxies=parts.proxies,
-    )
-    parts.method.setup(run)
-    return run
+    """Return the run after its last step; with smaller chunks where memory does not suffice."""
+    chunk: int | None = None
+    while True:
+        run: Run | None = None
+        try:
+            run = prepare(parts, runtime, reporter)
+            check_checkpoints(run, parts.method, folder.path)
+            _Steps(run, parts, folder, key, stop, reporter).take(chunk)
+            return run
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if run is None or not run.chunk or run.chunk == 1 or runtime.chunk is not None:
+                raise too_large(parts.recipe, run, error) from error
+            chunk = run.chunk // 2
+            reporter.note(f"out of memory in step {run.at}: going on with {chunk} classes at once")
+        if runtime.device.type == "cuda":
+            torch.cuda.empty_cache()
+        parts = replace(parts, method=make_method(parts.recipe, plugins))
 
 
-def _loop(run: Run, parts: Composition, folder: RunFolder, key: str, reporter: Reporter) -> None:
-    """Take the steps that are left, with checkpoints between them."""
-    method, total = parts.method, parts.method.steps(run)
-    done = restore(folder.checkpoint, run, method, key, folder.metrics)
-    if done:
-        reporter.note(f"continuing {folder.path} at step {done} of {total}")
-    lines = JsonLines(folder.metrics)
-    both = Tee(lines, reporter)
-    both.begin("distill", total, done)
-    asked, cost = parts.recipe.runtime.checkpoint_seconds, 0.0
-    saved = checked = time.monotonic()
-    started = saved - run.seconds  # of this session and those before it
-    try:
-        for i in range(done, total):
-            before, run.at = run.real.drawn, i
-            with randomness.global_generator(run.seed, "layers", i, device=run.runtime.device):
-                metrics = method.step(run, i)
-            try:  # an interrupt inside of a step leaves nothing to save
-                both.advance(metrics, run.real.drawn - before)
-            except Interrupted:
-                _refuse_non_finite(run, folder, lines)
-                run.seconds = time.monotonic() - started
-                save(folder.checkpoint, run, method, i + 1, key, lines)
-                raise Interrupted(_stopped(i + 1, total, folder)) from None
-            now = time.monotonic()
-            run.seconds = now - started
-            if now - checked > CHECK_SECONDS or i + 1 == total:
-                _refuse_non_finite(run, folder, lines)
-                checked = now
-            if checked == now and now - saved > interval(asked, cost):
-                cost = save(folder.checkpoint, run, method, i + 1, key, lines)
-                saved = now
-        method.finish(run)
-        run.seconds = time.monotonic() - started
-    finally:
-        both.end()
+class _Steps:
+    """Takes the steps that are left, and leaves a checkpoint however that ends."""
+
+    def __init__(
+        self,
+        run: Run,
+        parts: Composition,
+        folder: RunFolder,
+        key: str,
+        stop: Stop,
+        reporter: Reporter,
+    ):
+        self.run, self.recipe, self.method = run, parts.recipe, parts.method
+        self.folder, self.key, self.stop, self.reporter = folder, key, stop, reporter
+        self.total = self.method.steps(run)
+        self.done = self.saved = 0
+        self.cost = 0.0  # seconds that the last checkpoint took
+        self.whole = True  # whether the run is in the state after `done` steps
+        self.kept = Kept()
+        self.lines = JsonLines(folder.metrics)
+        self.both = Tee(self.lines, reporter)
+
+    def take(self, chunk: int | None = None) -> None:
+        """Take them, with checkpoints between; `chunk` replaces that of the state."""
+        run = self.run
+        where = (self.folder.checkpoint, run, self.method, self.key, self.folder.metrics)
+        self.done = self.saved = restore(*where)
+        run.chunk = chunk or run.chunk
+        if self.done:
+            self.reporter.note(f"continuing {self.folder.path} at step {self.done} of {self.total}")
+        self.saved_at = self.checked_at = time.monotonic()
+        self.started = self.saved_at - run.seconds  # of this session and those before it
+        self.stop.holding = True  # until the set is written
+        try:
+            self.both.begin("distill", self.total, self.done)
+            while self.done < self.total:
+                self._step()
+            self.kept.look(run, self.method, self.done, self.key)
+            self.whole = False
+            self.method.finish(run)
+            run.seconds = time.monotonic() - self.started
+        except BaseException as error:
+            self._rescue(error)
+            raise
+        finally:
+            self.both.end()
+
+    def _step(self) -> None:
+        run, i = self.run, self.done
+        self.kept.look(run, self.method, i, self.key)
+        before, run.at = run.real.drawn, i
+        self.whole = False
+        with randomness.global_generator(run.seed, "layers", i, device=run.runtime.device):
+            metrics = self.method.step(run, i)
+        self.done = i + 1
+        self.whole = True
+        asked = False
+        try:
+            self.both.advance(metrics, run.real.drawn - before)
+        except Interrupted:
+            asked = True
+        now = time.monotonic()
+        run.seconds = now - self.started
+        if asked or self.stop.asked:
+            self._check(now)
+            self._save(now)
+            raise Interrupted(
+                f"stopped after step {self.done} of {self.total}, state saved; "
+                f"{_going_on(self.folder)}"
+            )
+        if now - self.checked_at > CHECK_SECONDS or self.done == self.total:
+            self._check(now)
+        every = interval(self.recipe.runtime.checkpoint_seconds, self.cost)
+        due = now - self.saved_at > every
+        if self.checked_at == now and due:
+            self._save(now)
+
+    def _check(self, now: float) -> None:
+        refuse_non_finite(self.run, self.recipe, self.method, self.folder, self.lines)
+        self.checked_at = now
+
+    def _save(self, now: float) -> None:
+        where = (self.folder.checkpoint, self.run, self.method, self.done, self.key)
+        self.cost = save(*where, self.lines)
+        self.saved, self.saved_at = self.done, now
+
+    def _rescue(self, error: BaseException) -> None:
+        """Save the last whole state that there is, when `error` ends the run before its time."""
+        if isinstance(error, DivergedError):
+            return
+        state = self.kept.state
+        try:
+            if diverged(self.run, self.lines) is not None:
+                return
+            if self.whole and self.done > self.saved:
+                self._save(time.monotonic())
+            elif not self.whole and state is not None and state["step"] > self.saved:
+                write(self.folder.checkpoint, state, self.lines)
+                self.saved = state["step"]
+        except Exception:
+            return  # what ends the run is told, not that it could not be saved
+        if self.saved and not isinstance(error, DDKitError):
+            note = f"the state after step {self.saved} of {self.total} is saved"
+            note = f"{note}; {_going_on(self.folder)}"
+            error.add_note(note)
+            if isinstance(error, KeyboardInterrupt):
+                self.reporter.note(note)
 
 
-def _stopped(step: int, total: int, folder: RunFolder) -> str:
-    return (
-        f"stopped after step {step} of {total}, state saved; the same command with "
-        f"--out {folder.path} goes on"
-    )
+def _going_on(folder: RunFolder) -> str:
+    return f"the same command with --out {folder.path} goes on"
 
 
-def _refuse_non_finite(run: Run, folder: RunFolder, lines: JsonLines) -> None:
-    """Stop a run that has diverged; the gradient that showed it was not applied.
-
-    Raises:
-        DivergedError: naming step, terms and classes as far as losses and gradients show them.
-    """
-    lines.flush()
-    found = run.watch.found()
-    rows = ~torch.isfinite(run.synthetic.images).flatten(1).all(1)
-    what = "the gradient"
-    if found is None and bool(rows.any()):
-        found = Divergence(run.at, tuple(run.synthetic.labels[rows.cpu()].unique().tolist()))
-        what = "the images"
-    elif found is None and lines.not_finite:
-        found = Divergence(min(lines.not_finite), ())
-    if found is None:
-        return
-    terms = ", ".join(lines.not_finite.get(found.step, [what]))
-    classes = found.told(run.synthetic.info.classes)
-    kept = "the last checkpoint is kept. " if folder.checkpoint.is_file() else ""
-    raise DivergedError(
-        f"{folder.path}: step {found.step}: {terms}{classes and f' of {classes}'} is no longer "
-        f"finite; {kept}Lower method.lr_images or the weights"
-    )
-
-
-def provenance(recipe: Recipe, dataset: Dataset) -> dict[str, str | int]:
+def provenance(recipe: Recipe, parts: Composition) -> dict[str, str | int]:
     """Return what a set should say of its making; nothing that changes from run to run."""
+    start = {} if parts.start is None else {"start": parts.start.digest}
     return {
         "seed": recipe.seed,
-        "data": dataset.fingerprint(),
+        "data": parts.dataset.fingerprint(),
+        **start,
         "ddkit": version("ddkit"),
         "torch": str(torch.__version__),
         "python": platform.python_version(),

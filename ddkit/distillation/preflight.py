@@ -12,7 +12,7 @@ import torch
 from ddkit.data import Dataset
 from ddkit.distillation.compose import Composition, compose
 from ddkit.distillation.folder import RunFolder, new_folder
-from ddkit.distillation.identity import identity
+from ddkit.distillation.start import Origin, run_identity
 from ddkit.errors import CheckpointError
 from ddkit.findings import Finding, looked
 from ddkit.images.real import count_classes
@@ -176,7 +176,7 @@ def _chance(parts: Composition) -> float:
 
 def _folder(parts: Composition, folder: RunFolder) -> Finding:
     """Return whether the run may have the folder; errors as `RunFolder.check`."""
-    if folder.check(identity(parts.recipe, parts.dataset.fingerprint()), parts.recipe):
+    if folder.check(run_identity(parts, Origin.of(folder)), parts.recipe):
         return Finding("ok", "folder", f"{folder.path}: holds this very run, finished")
     what = "an unfinished run, which goes on" if folder.status() else "a new run"
     return Finding("ok", "folder", f"{folder.path}: {what}")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
 import torch
 from torch import nn
 
 from ddkit.data import DataInfo, Dataset
+from ddkit.distillation.folder import set_file
 from ddkit.errors import DataError, IncompatibleError, RecipeError
+from ddkit.images.synthetic import SyntheticSet
 from ddkit.method import Method
+from ddkit.recipes.place import Place
 from ddkit.recipes.recipe import Recipe
+from ddkit.recipes.sections import SyntheticSpec
 from ddkit.regularizer import Term
 
 ALWAYS = frozenset({"syn", "groups", "labels"})
@@ -54,12 +62,17 @@ def check_requirements(recipe: Recipe, method: Method, terms: tuple[Term, ...]) 
 
 
 def check_synthetic(recipe: Recipe) -> None:
-    """Refuse what does not go together: whitened pixels in [0, 1], a bound that binds nothing.
+    """Refuse what does not go together, such as whitened pixels in [0, 1].
 
     Raises:
-        IncompatibleError: both are asked for.
+        IncompatibleError: both are asked for, or one without the other.
     """
     spec = recipe.synthetic
+    if (spec.init == "set") != (spec.path is not None):
+        raise IncompatibleError(
+            f'{recipe.place("synthetic.path")}: init = "set" and the path of a set go '
+            f"together; give both or neither"
+        )
     if spec.bound is not None and spec.kind != "bound":
         raise IncompatibleError(
             f'{recipe.place("synthetic.bound")}: belongs to kind = "bound", not to '
@@ -102,6 +115,46 @@ def check_method(recipe: Recipe, method: Method, info: DataInfo, net: nn.Module)
         method.check(recipe.synthetic, info, net)
     except (RecipeError, IncompatibleError) as error:
         raise type(error)(f"{recipe.place('method')}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Start:
+    """A set whose images a run starts from, and the digest of its file."""
+
+    synthetic: SyntheticSet
+    path: Path
+    digest: str
+
+    @classmethod
+    def read(cls, spec: SyntheticSpec, info: DataInfo, place: Place) -> Start | None:
+        """Return the set that ``init = "set"`` names, None with any other `init`.
+
+        Raises:
+            IncompatibleError: it has other images than the recipe asks for.
+            CheckpointError: it cannot be read.
+        """
+        if spec.init != "set" or spec.path is None:
+            return None
+        path = set_file(Path(spec.path)).absolute()
+        made = SyntheticSet.load(path)
+        problem = _misfit(made, spec, info)
+        if problem:
+            raise IncompatibleError(f"{place / 'path'}: {path}: {problem}")
+        return cls(made, path, blake2b(path.read_bytes(), digest_size=16).hexdigest())
+
+
+def _misfit(made: SyntheticSet, spec: SyntheticSpec, info: DataInfo) -> str | None:
+    if made.info.shape != info.shape or made.info.classes != info.classes:
+        return f"its images or classes are not those of {info.name}; choose another set"
+    if made.soft is not None:
+        return "its labels are soft, which no run starts from; choose another set"
+    if not torch.equal(made.labels, torch.arange(info.num_classes).repeat_interleave(spec.ipc)):
+        return f"has other numbers of images per class than synthetic.ipc = {spec.ipc}"
+    for name in ("factor", "order", "kind"):
+        theirs = getattr(made.formation, name)
+        if theirs != getattr(spec, name):
+            return f"was made with {name} = {theirs!r}; set synthetic.{name} to it"
+    return None
 
 
 def listed(names: frozenset[str]) -> str:

@@ -26,7 +26,9 @@ from ddkit.recipes.recipe import override
 from ddkit.recipes.resolution import full, plain, split_zca
 from ddkit.recipes.sections import EvalSpec, Part, RuntimeSpec, TeacherSpec, as_part, as_table
 from ddkit.reporter import Reporter
-from ddkit.runtime.device import Runtime
+from ddkit.runtime.device import Runtime, own_settings
+from ddkit.runtime.progress import Guarded
+from ddkit.runtime.stopping import stoppable
 
 
 def judged(
@@ -56,7 +58,9 @@ def judged(
         teacher = _teacher(syn, data, spec.teacher, loaded, runtime)
         named = plain(spec.teacher.backbone, loaded.backbones)
         spec = replace(spec, teacher=replace(spec.teacher, backbone=named))
-    return judge.evaluate(syn, archs, data, spec, make, runtime, reporter, teacher, scope)
+    reporter = Guarded(reporter)
+    with own_settings(), stoppable(reporter.note):
+        return judge.evaluate(syn, archs, data, spec, make, runtime, reporter, teacher, scope)
 
 
 def _teacher(

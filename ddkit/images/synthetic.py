@@ -222,9 +222,15 @@ def initial(spec: SyntheticSpec, real: RealImages, seed: int) -> SyntheticSet:
 
 
 def check_ipc(
-    spec: SyntheticSpec, counts: list[int], info: DataInfo, place: Place | None = None
+    spec: SyntheticSpec,
+    counts: list[int],
+    info: DataInfo,
+    place: Place | None = None,
+    chosen: bool = False,
 ) -> None:
     """Refuse more real images than the smallest class has, and tiles too small for the images.
+
+    With `chosen` the method takes real images whatever `init` says.
 
     Raises:
         RecipeError: naming the class, and `place`, the recipe's section.
@@ -235,10 +241,11 @@ def check_ipc(
         raise RecipeError(f"{place / 'factor'}: {shown(info.name)}: {unfit}")
     need = spec.ipc * spec.factor**2
     fewest = min(counts)
-    if spec.init != "noise" and need > fewest:
+    if (chosen or spec.init in ("real", "first")) and need > fewest:
         tiles = f" x {spec.factor**2} tiles" if spec.factor > 1 else ""
         name = info.classes[counts.index(fewest)]
+        other = "" if chosen else ' or use init = "noise"'
         raise RecipeError(
             f"{place / 'ipc'}: {spec.ipc}{tiles} needs {need} real images per class, but "
-            f'{shown(info.name)}\'s class {name!r} has {fewest}; lower ipc or use init = "noise"'
+            f"{shown(info.name)}'s class {name!r} has {fewest}; lower ipc{other}"
         )

@@ -54,7 +54,8 @@ class SyntheticSpec:
 
     Attributes:
         ipc: stored images per class.
-        init: random real images, the first of each class in the order of the data, or noise.
+        init: random real images, the first of each class in the order of the data, noise, or the
+            images of an existing ``set``, whose file `path` names.
         factor: each stored image is a mosaic of factor x factor pictures, decoded to full size.
         order: how the pictures of a mosaic are read.
         init_resize: how real images are shrunk into a mosaic.
@@ -62,16 +63,18 @@ class SyntheticSpec:
             greatest that leaves a class at most `bound` training images.
         bound: training images per class at most; with ``kind = "bound"`` alone, where it is 128.
         space: where pixels are learned and stored: in [0, 1], or normalised by mean and deviation.
+        path: the set, or run folder, that ``init = "set"`` starts from.
     """
 
     ipc: Count = 10
-    init: Literal["real", "first", "noise"] = "real"
+    init: Literal["real", "first", "noise", "set"] = "real"
     factor: Count = 1
     order: Literal["row", "column"] = "row"
     init_resize: Literal["nearest", "bilinear"] = "bilinear"
     kind: Literal["single", "multi", "bound"] = "single"
     bound: Count | None = None
     space: Literal["normalized", "pixel"] = "normalized"
+    path: str | None = None
 
     @property
     def factors(self) -> tuple[int, ...]:

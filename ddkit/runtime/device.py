@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from ddkit.errors import RecipeError
 from ddkit.recipes.sections import RuntimeSpec
-from ddkit.runtime.memory import budget, keep_freed_memory, peak
+from ddkit.runtime.memory import budget, peak
 
 CPU_MICRO_BATCH = 64  # images per forward pass without gradient: stays in cache
 GPU_MICRO_BATCH = 4096
@@ -40,6 +41,32 @@ class Runtime:
         return peak(self.device)
 
 
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Work with gradients, in float32 and on the CPU by default, whatever the caller has set.
+
+    The caller's switches are as before at the end: gradient, inference and autocast mode, default
+    type and device, the precision of float32 products. Deterministic algorithms and the number of
+    threads stay as the caller wants them. To be used as a decorator as well.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.empty(0).device.type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        stack.callback(setattr, torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
+        if (dtype := torch.get_default_dtype()) != torch.float32:
+            stack.callback(torch.set_default_dtype, dtype)
+            torch.set_default_dtype(torch.float32)
+        if (precision := torch.get_float32_matmul_precision()) != "highest":
+            stack.callback(torch.set_float32_matmul_precision, precision)
+            torch.set_float32_matmul_precision("highest")
+        yield
+
+
 def open_runtime(spec: RuntimeSpec) -> Runtime:
     """Resolve `spec` on this machine.
 
@@ -49,7 +76,6 @@ def open_runtime(spec: RuntimeSpec) -> Runtime:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError("WORLD_SIZE is above 1: this release runs in one process; drop torchrun")
     device = _device(spec.device)
-    keep_freed_memory()
     if device.type == "cuda" and spec.precision == "float32":
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32
     default = GPU_MICRO_BATCH if device.type == "cuda" else CPU_MICRO_BATCH

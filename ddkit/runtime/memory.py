@@ -65,6 +65,16 @@ def tensor_bytes(state: Any) -> int:
     return sum(map(tensor_bytes, state)) if isinstance(state, list | tuple) else 0
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` is an allocator's: of a device, of torch on the CPU, or of Python."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in said or "DefaultCPUAllocator" in said or "out of memory" in said
+    )
+
+
 def peak(device: torch.device) -> int:
     """Return the peak memory so far in bytes, of the device or, on the CPU, of the process."""
     if device.type == "cuda":

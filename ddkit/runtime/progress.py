@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ddkit.reporter import Metrics, Reporter
+from ddkit.errors import Interrupted
+from ddkit.reporter import Metrics, Reporter, Silent
 from ddkit.runtime.storage import append, write_text
 
 
@@ -113,6 +117,43 @@ class Tee:
     def end(self) -> None:
         for r in self.reporters:
             r.end()
+
+
+class Guarded:
+    """Hands everything to a reporter until it raises; one that does is dropped, never the work.
+
+    `Interrupted` passes: it is how a reporter asks to stop.
+    """
+
+    def __init__(self, reporter: Reporter):
+        self._reporter: Reporter = reporter
+
+    def begin(self, task: str, total: int, done: int = 0) -> None:
+        self._call("begin", task, total, done)
+
+    def advance(self, metrics: Metrics, images: int = 0) -> None:
+        self._call("advance", metrics, images)
+
+    def note(self, text: str) -> None:
+        self._call("note", text)
+
+    def end(self) -> None:
+        self._call("end")
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        try:
+            getattr(self._reporter, name)(*arguments)
+        except Interrupted:
+            raise
+        except Exception as error:
+            if "reentrant call" in str(error):  # a note by a signal's handler, inside a write
+                return
+            dropped, self._reporter = type(self._reporter).__name__, Silent()
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            with suppress(Exception):  # where the warning cannot be written either
+                warnings.warn(
+                    f"the reporter {dropped} is dropped, the work goes on: {reason}", stacklevel=3
+                )
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from math import prod
@@ -45,6 +47,8 @@ def timm_model(
         IncompatibleError: the model cannot carry the images or breaks the backbone contract.
     """
     _require_known(model)
+    if pretrained:
+        _require_within_reach(model)
     height, width = (resize, resize) if resize else (info.height, info.width)
     net = _create(model, info, pretrained, patch_size, (height, width))
     _require_whole_patches(model, net, height, width)
@@ -55,6 +59,7 @@ def timm_model(
     return net
 
 
+PATIENCE = 5.0  # seconds for a server to answer
 _ADVICE = "set resize to the size it was made for, often 224, or choose another model"
 
 
@@ -144,6 +149,42 @@ def _require_known(model: str) -> None:
         raise PluginError(f"timm has no weights {model!r}; there are: {', '.join(known) or 'none'}")
 
 
+def _require_within_reach(model: str) -> None:
+    """Refuse at once weights that are neither here nor to be had: the hub's client tries a minute.
+
+    Raises:
+        DataError: the server does not answer.
+    """
+    import huggingface_hub as hub
+    from timm.models import get_pretrained_cfg
+
+    config: Any = get_pretrained_cfg(model)
+    if not getattr(config, "hf_hub_id", None) or hub.constants.HF_HUB_OFFLINE:
+        return  # the client itself looks no further
+    repository, _, revision = config.hf_hub_id.partition("@")
+    for name in ("model.safetensors", "pytorch_model.bin", config.hf_hub_filename):
+        if name and isinstance(
+            hub.try_to_load_from_cache(repository, name, revision=revision or None), str
+        ):
+            return
+    server = hub.constants.ENDPOINT
+    try:
+        request = urllib.request.Request(server, method="HEAD")
+        urllib.request.urlopen(request, timeout=PATIENCE).close()
+    except urllib.error.HTTPError:
+        return  # it answers
+    except (OSError, ValueError) as error:
+        reason = f"{server} does not answer: {getattr(error, 'reason', error)}"
+        raise DataError(_no_weights(model, reason)) from None
+
+
+def _no_weights(model: str, reason: str) -> str:
+    return (
+        f"timm/{model}: no pretrained weights: {reason}\ncheck the connection, fill the "
+        f"Hugging Face cache beforehand, or set pretrained = false"
+    )
+
+
 def _create(
     model: str,
     info: DataInfo,
@@ -176,10 +217,7 @@ def _refusal(
     if patch_size and isinstance(error, TypeError) and "patch_size" in reason:
         return IncompatibleError(f"timm/{model} does not take a patch_size; remove the option")
     if pretrained:
-        return DataError(
-            f"timm/{model}: no pretrained weights: {reason}\ncheck the connection, fill the "
-            f"Hugging Face cache beforehand, or set pretrained = false"
-        )
+        return DataError(_no_weights(model, reason))
     patches = f" with patch_size = {patch_size}" if patch_size else ""
     return IncompatibleError(
         f"timm/{model} cannot be built for images of {size[0]}x{size[1]}{patches}: {reason}; "

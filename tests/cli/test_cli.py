@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 import click
 import pytest
 import torch
-from conftest import Said, ddkit, recipe_table, tree
+from conftest import PAUSING, Said, ddkit, recipe_table, tree
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -26,6 +24,7 @@ from ddkit.cli.recipes import FILES
 from ddkit.plugins import KINDS
 from ddkit.recipes import catalog
 from ddkit.recipes.recipe import Recipe
+from ddkit.runtime.stopping import SIGNALS
 
 NAMES = {"grid.png", "metrics.jsonl", "recipe.toml", "run.json", "synthetic.safetensors"}
 
@@ -691,6 +690,39 @@ def test_a_reader_that_goes_away_is_no_bug_of_ours():
     process.wait()
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("closed")])
+@pytest.mark.filterwarnings("ignore:the reporter")
+def test_a_standard_error_that_takes_nothing_costs_no_work(
+    error: Exception, recipe_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    from ddkit.cli.progress import Terminal
+
+    def write(self: Any, *_: Any, **__: Any) -> None:
+        raise error
+
+    for name in ("begin", "advance", "note", "end"):
+        monkeypatch.setattr(Terminal, name, write)
+    said = ddkit("distill", recipe_file(), "--out", "out", "--eval", "--set", "eval.seeds=1")
+    assert said.code == 0, said.err
+    assert NAMES | {"eval.json"} <= set(tree(Path("out")))
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_plugin_that_raises_costs_one_line_and_its_traceback_on_request(
+    verbose: bool, recipe_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    def mean_matching(*_: Any) -> Any:
+        raise ZeroDivisionError("its own mistake")
+
+    monkeypatch.setattr("ddkit_methods.dm.mean_matching", mean_matching)
+    monkeypatch.setattr("ddkit.distillation.failures.BUILTIN", "another")
+    said = ddkit(*(["-v"] if verbose else []), "distill", recipe_file(), "--out", "out", "-q")
+    assert said.code == 1
+    assert ("Traceback" in said.err) == verbose
+    assert "the method 'dm' of plugin ddkit:dm" in said.lines[0]
+    assert verbose or len(said.lines) == 1
+
+
 # Signals
 
 
@@ -717,17 +749,7 @@ def start(*words: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait until `condition` holds; fail where the process ends first or it takes too long."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            raise AssertionError(process.communicate()[1])
-        time.sleep(0.01)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_waits_for_the_step_and_the_second_does_not(
     number: signal.Signals,
     recipe_file: Callable[..., Path],
@@ -761,18 +783,20 @@ def test_the_first_signal_waits_for_the_step_and_the_second_does_not(
 def test_ctrl_c_saves_the_state_and_the_same_command_goes_on_to_the_same_bytes(
     recipe_file: Callable[..., Path],
 ):
-    method = {"name": "dm", "iterations": 60, "batch_real": 8, "momentum": 0.9}
-    path = recipe_file(method=method)
-    process = start("distill", path, "--out", "out")
-    metrics = Path("out/metrics.jsonl")
-    wait_for(metrics.is_file, process)  # made when the first step begins
+    method = {"name": "dm", "iterations": 6, "batch_real": 8, "momentum": 0.9}
+    path, step = recipe_file(method=method), 3
+    script = PAUSING + "from ddkit.cli import main\nmain()"
+    command = [sys.executable, "-c", script, str(step - 1), "distill", str(path), "--out", "out"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]
+    assert process.stdout.readline() == f"in step {step - 1}\n"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    assert any("stopping after this step" in line for line in process.stderr)
+    out, err = process.communicate("\n", timeout=60)
     assert process.returncode == 130, err
     assert out == ""
     assert "Traceback" not in err
-    step = int(re.search(r"stopped after step (\d+) of 60", err)[1])  # type: ignore[index]
-    assert 0 < step < 60
+    assert f"stopped after step {step} of 6" in err
     assert "--out out" in err
     assert Path("out/checkpoint.pt").is_file()
     assert not Path("out/synthetic.safetensors").exists()
@@ -780,7 +804,7 @@ def test_ctrl_c_saves_the_state_and_the_same_command_goes_on_to_the_same_bytes(
 
     resumed = ddkit("distill", path, "--out", "out")
     assert resumed.code == 0, resumed.err
-    assert f"at step {step} of 60" in resumed.err
+    assert f"at step {step} of 6" in resumed.err
     assert ddkit("distill", path, "--out", "whole").code == 0
     ours, whole = tree(Path("out")), tree(Path("whole"))
     assert set(ours) == set(whole) == NAMES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,6 +168,23 @@ def test_an_unknown_model_is_answered_with_near_names() -> None:
         timm_model(info(3, 32), "resnet18.x")
 
 
+def test_pretrained_weights_out_of_reach_are_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import huggingface_hub
+    import timm
+
+    def asked(*args: Any, **options: Any) -> nn.Module:
+        raise AssertionError("the hub's client tries for a minute")
+
+    monkeypatch.setattr(timm, "create_model", asked)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(DataError, match=r"127\.0\.0\.1:9 does not answer.*\n.*pretrained = false"):
+        timm_model(info(3, 32), "resnet18", pretrained=True)
+
+
 def test_pretrained_weights_without_a_network_are_a_data_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -176,5 +194,6 @@ def test_pretrained_weights_without_a_network_are_a_data_error(
         raise FileNotFoundError("cannot find the files in the local cache.\nmore")
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match="no pretrained weights: cannot find the files"):
         timm_model(info(3, 32), "resnet18", pretrained=True)
