@@ -161,7 +161,7 @@ class Dataset:
     """A training and a test split of the same classes.
 
     Raises:
-        DataError: a split is empty, or a label is the number of no class.
+        DataError: a split is empty, or labels are not int64 [N] numbers of its classes.
     """
 
     info: DataInfo
@@ -171,6 +171,11 @@ class Dataset:
     def __post_init__(self) -> None:
         for split, source in (("training", self.train), ("test", self.test)):
             labels = source.labels
+            if labels.ndim != 1 or labels.dtype != torch.int64:
+                raise DataError(
+                    f"{self.info.name}: the labels of the {split} split must be int64 [N], not "
+                    f"{labels.dtype} {list(labels.shape)}"
+                )
             if not len(labels):
                 raise DataError(f"{self.info.name}: the {split} split holds no images")
             if int(labels.max()) >= self.info.num_classes or int(labels.min()) < 0:

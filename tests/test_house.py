@@ -21,6 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "plugins data",
         "recipes",
         "runtime",
+        "runs",
         "images",
         "networks",
         "regularizer",
@@ -36,7 +37,10 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
 )
 """Doors and rooms from the ground up; a file imports lower floors, and its own room."""
 
-ROOMS = ("recipes", "runtime", "images", "networks", "distillation", "evaluation", "diagnosis")
+ROOMS = (
+    *("recipes", "runtime", "runs", "images", "networks", "distillation", "evaluation"),
+    "diagnosis",
+)
 TOOLBOX = {
     *("images.augment", "images.groups", "images.optimizers", "networks.fresh", "networks.pool"),
     *("networks.training", "networks.gradients", "recipes.sections", "runtime.storage"),

@@ -58,9 +58,9 @@ def distill(
     check_early(parsed)
     loaded = options.load_plugins()
 
-    from ddkit.distillation.folder import RunFolder
     from ddkit.distillation.loop import run_recipe
     from ddkit.distillation.start import extend, extends, extension
+    from ddkit.runs.folder import RunFolder
 
     longer = resume is not None and extends(parsed, Recipe.load(path))
     if dry_run:
@@ -113,10 +113,10 @@ def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None, name: str) -> No
 def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Reporter) -> None:
     from ddkit.cli.evaluate import write_verdict
     from ddkit.cli.table import print_verdict
-    from ddkit.distillation.folder import VERDICT
     from ddkit.evaluation.baselines import no_baseline
     from ddkit.evaluation.compose import judged
     from ddkit.evaluation.verdict import Scope
+    from ddkit.runs.folder import VERDICT
     from ddkit.runtime.device import open_runtime
 
     runtime = open_runtime(recipe.runtime)

@@ -56,10 +56,10 @@ def evaluate(
       ddkit eval --archs convnet,resnet18,timm/vit_tiny_patch16_224 --seeds 5
     """
     from ddkit.cli.table import print_verdict
-    from ddkit.distillation.folder import VERDICT, newest_set, set_file
     from ddkit.evaluation.compose import judged, stored_runtime, stored_spec, test_data
     from ddkit.evaluation.verdict import Scope
     from ddkit.images.synthetic import SyntheticSet
+    from ddkit.runs.folder import VERDICT, newest_set, set_file
     from ddkit.runtime.device import open_runtime
     from ddkit.runtime.storage import check_writable
 

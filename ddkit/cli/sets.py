@@ -27,8 +27,8 @@ def show(set_: Path, png: Path | None, as_json: bool) -> None:
     Example:
       ddkit show runs/dm-digits-ipc1/synthetic.safetensors --png grid.png
     """
-    from ddkit.distillation.folder import set_file
     from ddkit.images.synthetic import SyntheticSet
+    from ddkit.runs.folder import set_file
 
     syn = SyntheticSet.load(set_file(set_))
     facts = describe(syn)
@@ -103,9 +103,9 @@ def export(set_: Path, folder: Path) -> None:
     Example:
       ddkit export runs/dm-digits-ipc1/synthetic.safetensors digits-images
     """
-    from ddkit.distillation.folder import set_file
     from ddkit.images import pictures
     from ddkit.images.synthetic import SyntheticSet
+    from ddkit.runs.folder import set_file
 
     syn = SyntheticSet.load(set_file(set_))
     done = pictures.export(syn, folder)

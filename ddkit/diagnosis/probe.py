@@ -15,8 +15,8 @@ from torch import Tensor
 from ddkit.data import Dataset, MemoryImages
 from ddkit.distillation.checkpoint import save
 from ddkit.distillation.compose import Composition
-from ddkit.distillation.start import prepare
 from ddkit.distillation.preflight import HEADROOM, check_free, size, stored_bytes
+from ddkit.distillation.start import prepare
 from ddkit.errors import CheckpointError, DDKitError, DivergedError
 from ddkit.findings import Finding, looked
 from ddkit.images.synthetic import SyntheticSet

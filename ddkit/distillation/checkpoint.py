@@ -21,7 +21,9 @@ from torch import Tensor
 from ddkit.errors import CheckpointError
 from ddkit.method import Method
 from ddkit.run import Run
-from ddkit.runtime import parts, storage
+from ddkit.runs import parts
+from ddkit.runs.folder import previous
+from ddkit.runtime import storage
 from ddkit.runtime.progress import JsonLines
 
 MARK = b"\nddkit checkpoint, blake2b: "
@@ -31,11 +33,6 @@ RARER = 10  # times the interval that was asked for, at most
 KEPT_BYTES = 256 << 20  # of a state that is copied in memory between checkpoints
 KEPT_SHARE = 0.01  # of the time that may go into such copies
 CHEAP = 2e-3  # seconds that one may take whatever its share
-
-
-def previous(path: Path) -> Path:
-    """Return where the checkpoint before the one at `path` is."""
-    return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def interval(asked: float, cost: float) -> float:
@@ -104,13 +101,6 @@ def write(path: Path, captured: dict[str, Any], lines: JsonLines | None = None) 
     if parts.there(path.parent):
         parts.keep(path.parent, {*parts.names(state), *parts.names(_read(previous(path)))})
     return time.monotonic() - started
-
-
-def discard(path: Path) -> None:
-    """Remove the checkpoint at `path`, the one before it, and their parts."""
-    for place in (path, previous(path)):
-        storage.remove(place)
-    parts.keep(path.parent, set())
 
 
 class _Hashing(io.RawIOBase):

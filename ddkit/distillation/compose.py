@@ -10,7 +10,6 @@ import torch
 from ddkit.data import Dataset
 from ddkit.distillation.requirements import (
     Start,
-    check_labels,
     check_method,
     check_requirements,
     check_synthetic,
@@ -66,7 +65,6 @@ def compose(
     check_requirements(recipe, method, terms)
     check_synthetic(recipe)
     data = dataset or make_dataset(recipe.dataset, plugins, recipe.place("dataset"))
-    check_labels(data)
     data = data.to(runtime.device)
     counts = torch.bincount(data.train.labels, minlength=data.info.num_classes).tolist()
     check_ipc(recipe.synthetic, counts, data.info, recipe.place("synthetic"), method.chooses)

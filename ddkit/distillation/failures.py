@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from ddkit.distillation.checkpoint import tensors
-from ddkit.distillation.folder import RunFolder
 from ddkit.errors import (
     BrokenPluginError,
     CheckpointError,
@@ -23,6 +22,7 @@ from ddkit.plugins import BUILTIN, Component, Plugins
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.resolution import judging
 from ddkit.run import Run
+from ddkit.runs.folder import RunFolder
 from ddkit.runtime.divergence import Divergence
 from ddkit.runtime.progress import JsonLines
 from ddkit.runtime.storage import write_text

@@ -21,7 +21,6 @@ from ddkit.distillation.failures import (
     told,
     too_large,
 )
-from ddkit.distillation.folder import GRID, RunFolder
 from ddkit.distillation.preflight import brief, check_checkpoints, plan
 from ddkit.distillation.start import Origin, prepare, run_identity
 from ddkit.errors import DDKitError, DivergedError, Interrupted
@@ -32,6 +31,7 @@ from ddkit.plugins import Plugins
 from ddkit.recipes.recipe import Recipe
 from ddkit.reporter import Reporter
 from ddkit.run import Run
+from ddkit.runs.folder import GRID, RunFolder
 from ddkit.runtime import randomness, storage
 from ddkit.runtime.device import Runtime, own_settings
 from ddkit.runtime.memory import is_out_of_memory

@@ -11,7 +11,6 @@ import torch
 
 from ddkit.data import Dataset
 from ddkit.distillation.compose import Composition, compose
-from ddkit.distillation.folder import RunFolder, new_folder
 from ddkit.distillation.start import Origin, run_identity
 from ddkit.errors import CheckpointError
 from ddkit.findings import Finding, looked
@@ -22,6 +21,7 @@ from ddkit.networks.pool import ProxyPool
 from ddkit.plugins import Plugins
 from ddkit.recipes.recipe import Recipe
 from ddkit.run import Run
+from ddkit.runs.folder import RunFolder, new_folder
 from ddkit.runtime import storage
 from ddkit.runtime.device import Runtime, open_runtime
 from ddkit.runtime.memory import tensor_bytes

@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ddkit.data import DataInfo, Dataset
-from ddkit.distillation.folder import set_file
-from ddkit.errors import DataError, IncompatibleError, RecipeError
+from ddkit.data import DataInfo
+from ddkit.errors import IncompatibleError, RecipeError
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.method import Method
 from ddkit.recipes.place import Place
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import SyntheticSpec
 from ddkit.regularizer import Term
+from ddkit.runs.folder import set_file
 
 ALWAYS = frozenset({"syn", "groups", "labels"})
 """What every `Match` has, whatever its method says of it."""
@@ -83,30 +83,6 @@ def check_synthetic(recipe: Recipe) -> None:
             f'{recipe.place("synthetic.space")}: "pixel" does not go with dataset.zca; '
             f'choose space = "normalized"'
         )
-
-
-def check_labels(data: Dataset) -> None:
-    """Refuse labels that name no class, and splits without images.
-
-    Raises:
-        DataError: naming the split and the label.
-    """
-    classes = data.info.num_classes
-    for split, source in (("training", data.train), ("test", data.test)):
-        labels = source.labels
-        if labels.ndim != 1 or labels.dtype != torch.int64:
-            raise DataError(
-                f"{data.info.name}: {split} labels must be int64 [N], not "
-                f"{labels.dtype} {list(labels.shape)}"
-            )
-        if len(labels) == 0:
-            raise DataError(f"{data.info.name}: there are no {split} images")
-        for label in (int(labels.min()), int(labels.max())):
-            if not 0 <= label < classes:
-                raise DataError(
-                    f"{data.info.name}: a {split} image has the label {label}; "
-                    f"labels must be 0 to {classes - 1}"
-                )
 
 
 def check_method(recipe: Recipe, method: Method, info: DataInfo, net: nn.Module) -> None:

@@ -11,8 +11,6 @@ import torch
 from ddkit.data import Dataset
 from ddkit.distillation.checkpoint import restore, save
 from ddkit.distillation.compose import Composition, compose, make_method
-from ddkit.distillation.folder import RECIPE, RunFolder
-from ddkit.distillation.identity import identity
 from ddkit.errors import CheckpointError
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet, initial
@@ -23,6 +21,8 @@ from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import ProxySpec
 from ddkit.reporter import Reporter
 from ddkit.run import Run
+from ddkit.runs.folder import RECIPE, RunFolder
+from ddkit.runs.identity import identity
 from ddkit.runtime.device import Runtime, open_runtime, own_settings
 
 

@@ -12,12 +12,13 @@ import torch
 from conftest import tree
 
 from ddkit.distillation import checkpoint, preflight
-from ddkit.distillation.checkpoint import interval, previous, restore, save
-from ddkit.distillation.folder import RunFolder
+from ddkit.distillation.checkpoint import interval, restore, save
 from ddkit.distillation.preflight import check_checkpoints
 from ddkit.errors import CheckpointError
 from ddkit.reporter import Silent
-from ddkit.runtime import parts, storage
+from ddkit.runs import parts
+from ddkit.runs.folder import RunFolder, discard, previous
+from ddkit.runtime import storage
 from ddkit.runtime.memory import tensor_bytes
 from ddkit.runtime.progress import JsonLines
 from ddkit.testing import Bench
@@ -255,7 +256,7 @@ def test_networks_that_did_not_change_are_shared_by_checkpoints_and_all_are_rest
     flipped(0.5)(path.parent / before.pop())
     with pytest.raises(CheckpointError, match=r"part-\w+\.pt, which belongs to it, is damaged"):
         restore(path, again, other, "mine")
-    checkpoint.discard(path)
+    discard(path)
     assert tree(path.parent) == {}
 
 

@@ -15,7 +15,6 @@ from ddkit.data import Dataset, MemoryImages
 from ddkit.distillation import preflight
 from ddkit.distillation.loop import run_recipe
 from ddkit.distillation.preflight import brief, plan
-from ddkit.distillation.requirements import check_labels
 from ddkit.errors import CheckpointError, DataError
 from ddkit.findings import Finding, failed, refuse
 from ddkit.networks.pool import ProxyPool
@@ -90,23 +89,6 @@ def test_a_class_without_training_images_is_refused_before_anything_is_written(
         run_recipe(recipe, loaded, Silent(), tmp_path / "out", dataset=data)
     assert of(found, "classes", "FAIL") == str(refusal.value)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("split", "labels", "words"),
-    [
-        ("train", [0, 1, 3], "training image has the label 3; labels must be 0 to 2"),
-        ("test", [0, -1, 2], "test image has the label -1; labels must be 0 to 2"),
-        ("test", [], "there are no test images"),
-    ],
-)
-def test_labels_that_name_no_class_are_refused(
-    split: str, labels: list[int], words: str, tiny: Dataset
-):
-    images = torch.zeros(len(labels), 3, 16, 16, dtype=torch.uint8)
-    data = replace(tiny, **{split: MemoryImages(images, torch.tensor(labels, dtype=torch.int64))})
-    with pytest.raises(DataError, match=words):
-        check_labels(data)
 
 
 def test_a_pool_that_only_guesses_is_noted_and_one_that_has_learned_is_not(

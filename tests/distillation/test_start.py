@@ -12,13 +12,13 @@ import torch
 from conftest import ddkit, recipe_table, tree
 
 from ddkit.data import Dataset
-from ddkit.distillation.folder import RunFolder
 from ddkit.distillation.loop import Outcome, run_recipe
 from ddkit.distillation.start import extend
 from ddkit.errors import CheckpointError, IncompatibleError, Interrupted
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.recipes.recipe import Recipe
 from ddkit.reporter import Metrics, Silent
+from ddkit.runs.folder import RunFolder
 
 
 class Stopping(Silent):

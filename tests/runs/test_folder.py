@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from conftest import another_process_holds, ddkit, recipe_table, tree
 
-from ddkit.distillation.folder import RunFolder, new_folder, newest_set, set_file
-from ddkit.distillation.identity import identity
 from ddkit.errors import CheckpointError, Interrupted
 from ddkit.recipes.recipe import Recipe
 from ddkit.reporter import Metrics, Silent
+from ddkit.runs.folder import RunFolder, new_folder, newest_set, set_file
+from ddkit.runs.identity import identity
 from ddkit.runtime import lock
 
 
@@ -116,7 +116,7 @@ def test_what_a_run_killed_as_it_finished_left_is_removed(
     for path in (folder.set, folder.checkpoint, folder.path / "part-1.pt"):
         path.touch()
     with monkeypatch.context() as patch:
-        patch.setattr("ddkit.distillation.folder.discard", lambda path: None)
+        patch.setattr("ddkit.runs.folder.discard", lambda path: None)
         folder.finish()
     (folder.path / ".lock").touch()
     assert claim(folder, "mine", tiny_recipe()) is True

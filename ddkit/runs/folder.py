@@ -15,10 +15,10 @@ from typing import Any
 import tomli_w
 
 from ddkit import paths
-from ddkit.distillation.checkpoint import discard
-from ddkit.distillation.identity import differing
 from ddkit.errors import CheckpointError
 from ddkit.recipes.recipe import Recipe
+from ddkit.runs import parts
+from ddkit.runs.identity import differing
 from ddkit.runtime import lock, storage
 from ddkit.runtime.storage import write_text
 
@@ -203,6 +203,18 @@ class RunFolder:
 def _digest(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def previous(path: Path) -> Path:
+    """Return where the checkpoint before the one at `path` is."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def discard(path: Path) -> None:
+    """Remove the checkpoint at `path`, the one before it, and their parts."""
+    for place in (path, previous(path)):
+        storage.remove(place)
+    parts.keep(path.parent, set())
 
 
 def new_folder(runs: Path, name: str) -> RunFolder:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from ddkit.errors import CheckpointError
-from ddkit.runtime import parts, storage
+from ddkit.runs import parts
+from ddkit.runtime import storage
 
 CPU = torch.device("cpu")
 
