@@ -26,6 +26,9 @@ from ddkit.runs.folder import previous
 from ddkit.runtime import storage
 from ddkit.runtime.progress import JsonLines
 
+VERSIONS = {"ddkit": version("ddkit"), "torch": str(torch.__version__)}
+"""Of what computes a run's steps; asked once, for an upgrade may replace the files meanwhile."""
+
 MARK = b"\nddkit checkpoint, blake2b: "
 TAIL = len(MARK) + 64  # bytes after those that are hashed
 SHARE = 0.02  # of a run's time that checkpoints may take
@@ -56,7 +59,7 @@ def captured(run: Run, method: Method, step: int, run_identity: str) -> dict[str
     """Return the state after `step` steps, whose tensors the next step may change."""
     return {
         "identity": run_identity,
-        "versions": versions(),
+        "versions": VERSIONS,
         "step": step,
         "chunk": run.chunk,
         "seconds": run.seconds,
@@ -116,11 +119,6 @@ class _Hashing(io.RawIOBase):
     def write(self, data: Any) -> int:
         self.made.update(data)
         return self._file.write(data)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what computes a run's steps."""
-    return {"ddkit": version("ddkit"), "torch": str(torch.__version__)}
 
 
 def _told(metrics: Path) -> tuple[int, str] | None:
@@ -220,7 +218,7 @@ def _taken_up(path: Path, run: Run, method: Method, run_identity: str, metrics: 
 def _check_same(path: Path, state: dict[str, Any], run: Run, run_identity: str) -> None:
     if state["identity"] != run_identity:
         raise CheckpointError(f"{path}: belongs to another run; remove it")
-    begun, here = state["versions"], versions()
+    begun, here = state["versions"], VERSIONS
     if begun["ddkit"] != here["ddkit"]:
         raise CheckpointError(
             f"{path}: written by ddkit {begun['ddkit']}, this is {here['ddkit']}: finish the run "

@@ -5,13 +5,12 @@ from __future__ import annotations
 import platform
 import time
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from ddkit.data import Dataset
-from ddkit.distillation.checkpoint import Kept, interval, restore, save, write
+from ddkit.distillation.checkpoint import VERSIONS, Kept, interval, restore, save, write
 from ddkit.distillation.compose import Composition, make_method
 from ddkit.distillation.failures import (
     ERROR,
@@ -281,7 +280,6 @@ def provenance(recipe: Recipe, parts: Composition) -> dict[str, str | int]:
         "seed": recipe.seed,
         "data": parts.dataset.fingerprint(),
         **start,
-        "ddkit": version("ddkit"),
-        "torch": str(torch.__version__),
+        **VERSIONS,
         "python": platform.python_version(),
     }

@@ -63,8 +63,8 @@ class RunFolder:
         return status
 
     def write_status(self, **values: Any) -> None:
-        """Add `values` to `run.json`; those that are None are taken out."""
-        merged = {k: v for k, v in (self.status() | values).items() if v is not None}
+        """Add `values` to `run.json`."""
+        merged = self.status() | values
         merged["digest"] = _digest(merged)
         write_text(self.path / STATUS, json.dumps(merged, indent=2, sort_keys=True) + "\n")
 
@@ -98,7 +98,7 @@ class RunFolder:
                 yield False
             finally:
                 with suppress(CheckpointError):  # what stopped the run is what is told
-                    if "running" in self.status():
+                    if self.status().get("running"):
                         self.write_status(running=None)
 
     def _tidy(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-import socket
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -106,7 +106,7 @@ def held(path: Path, note: Callable[[str], None], what: str) -> Iterator[Lock]:
 def myself() -> dict[str, str | int]:
     """Return what others should know of a holder: its process, its machine, and since when."""
     now = datetime.now(UTC).isoformat(" ", "seconds")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+    return {"pid": os.getpid(), "host": platform.node(), "since": now}
 
 
 def holder(path: Path) -> str:

@@ -179,11 +179,11 @@ def test_a_run_of_another_version_is_not_taken_up(
     saved: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ):
     folder, run, method = saved()
-    begun = checkpoint.versions()
-    monkeypatch.setattr(checkpoint, "versions", lambda: {**begun, "ddkit": "99.0"})
+    begun = checkpoint.VERSIONS
+    monkeypatch.setattr(checkpoint, "VERSIONS", {**begun, "ddkit": "99.0"})
     with pytest.raises(CheckpointError, match=rf"by ddkit {begun['ddkit']}, this is 99\.0"):
         restore(folder.checkpoint, run, method, "mine")
-    monkeypatch.setattr(checkpoint, "versions", lambda: {**begun, "torch": "99.1"})
+    monkeypatch.setattr(checkpoint, "VERSIONS", {**begun, "torch": "99.1"})
     run.reporter = heard = Notes()
     assert restore(folder.checkpoint, run, method, "mine") == 2
     assert "this is 99.1" in heard.notes[0]
