@@ -69,14 +69,14 @@ def crop(x: Tensor, u: Tensor) -> Tensor:
 
 
 def erase(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    """Zero a square of half the size, centred at (`rows`, `cols`), cut off at the border."""
+    """Zero a box of half of either side, centred at (`rows`, `cols`), cut off at the border."""
     return x * ~(
         _hole(x.shape[-2], rows)[:, None, :, None] & _hole(x.shape[-1], cols)[:, None, None]
     )
 
 
 def cutout(x: Tensor, u: Tensor) -> Tensor:
-    """Zero a square at a random place; for even sides the centre may lie just outside."""
+    """Zero such a box at a random place; for even sides the centre may lie just outside."""
     places = [size + 1 - _side(size) % 2 for size in x.shape[-2:]]
     return erase(x, (u[:, 0] * places[0]).floor().long(), (u[:, 1] * places[1]).floor().long())
 
@@ -99,9 +99,14 @@ def scale(x: Tensor, u: Tensor) -> Tensor:
 
 
 def turn(x: Tensor, theta: Tensor) -> Tensor:
-    """Turn by `theta` radians, anticlockwise as displayed."""
+    """Turn by `theta` radians, anticlockwise as displayed.
+
+    The grid's coordinates go from -1 to 1 along either side, however long: where the sides differ,
+    a turn of the pixels is one of the grid only after scaling, or the image would be sheared.
+    """
     cos, sin, zero = theta.cos(), theta.sin(), torch.zeros_like(theta)
-    return _affine(x, torch.stack([cos, -sin, zero, sin, cos, zero], 1))
+    aspect = x.shape[-2] / x.shape[-1]
+    return _affine(x, torch.stack([cos, -sin * aspect, zero, sin / aspect, cos, zero], 1))
 
 
 def rotate(x: Tensor, u: Tensor) -> Tensor:

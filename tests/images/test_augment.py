@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import pi
+
 import pytest
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from ddkit.images.augment import (
     rotate,
     scale,
     shift,
+    turn,
 )
 from ddkit.images.groups import Groups
 from ddkit.runtime.randomness import generator
@@ -177,3 +180,46 @@ def test_one_operation_for_all_classes_needs_no_sorting():
     labels = torch.tensor([2, 0, 1, 2])
     expected = OPERATIONS["color"](x, stage.uniforms[labels])
     assert torch.equal(stage.siamese(x, Groups.of(labels)), expected)
+
+
+def direction(image: Tensor) -> float:
+    """Return the direction of the long axis of what is bright in `image` [H,W], in degrees."""
+    places, weights = image.nonzero().double(), image[image > 0].double()[:, None]
+    places = places - (places * weights).sum(0) / weights.sum()
+    axis = torch.linalg.eigh((places * weights).T @ places)[1][:, -1]
+    return float(torch.atan2(axis[0], axis[1])) * 180 / pi
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 128), (192, 64), (48, 64)], ids=str)
+def test_rotation_turns_both_axes_of_an_image_of_any_shape_by_the_same_angle(
+    size: tuple[int, int],
+):
+    row, col = size[0] // 2, size[1] // 2
+    bars = torch.zeros(2, 1, *size)
+    bars[0, 0, row - 1 : row + 1, col - 20 : col + 20] = 1
+    bars[1, 0, row - 20 : row + 20, col - 1 : col + 1] = 1
+    for asked in (15, -15, 6):
+        view = turn(bars, torch.full((2,), asked * pi / 180))
+        for before, after in zip(bars, view, strict=True):
+            turned = (direction(before[0]) - direction(after[0]) + 90) % 180 - 90
+            assert turned == pytest.approx(asked, abs=0.5)
+
+
+@pytest.mark.parametrize("name", ["color", "crop", "cutout", "flip", "scale"])
+def test_every_other_operation_treats_a_side_as_in_a_square_of_that_side(name: str):
+    # A pattern along one axis alone: the middle row (column) of the long image must be that of the
+    # square of its width (height), whatever the other side is.
+    apply, profile = OPERATIONS[name], torch.rand(128, generator=generator(0, "profile"))
+    low = profile[:64]
+    for number in range(6):
+        u = 0.4 + 0.2 * torch.rand(1, 3, generator=generator(0, "u", number))  # near the middle
+        across = apply(profile.expand(1, 1, 64, 128), u)[0, 0, 32]
+        torch.testing.assert_close(across, apply(profile.expand(1, 1, 128, 128), u)[0, 0, 64])
+        down = apply(low[:, None].expand(1, 1, 64, 128), u)[0, 0, :, 64]
+        torch.testing.assert_close(down, apply(low[:, None].expand(1, 1, 64, 64), u)[0, 0, :, 32])
+
+
+def test_a_box_is_cut_from_half_of_either_side():
+    view = cutout(torch.ones(1, 1, 64, 128), torch.full((1, 3), 0.5))
+    assert int((view == 0).sum()) == 32 * 64
+    assert int((view[0, 0, 32] == 0).sum()) == 64

@@ -114,3 +114,17 @@ def test_a_bound_that_binds_nothing_is_refused():
     check_synthetic(recipe('synthetic.kind="bound"'))
     with pytest.raises(IncompatibleError, match=r"synthetic.bound: belongs to kind = \"bound\""):
         check_synthetic(recipe('synthetic.kind="single"'))
+
+
+@pytest.mark.parametrize("order", ["row", "column"])
+def test_mosaics_treat_a_side_as_in_a_square_of_that_side(order: Any):
+    formation = Formation(2, order)
+    profile = torch.rand(128, generator=torch.Generator().manual_seed(0))
+    for made in (formation.decode, formation.compose):
+        wide, square = (
+            made(profile.expand(4, 1, height, 128).contiguous()) for height in (64, 128)
+        )
+        torch.testing.assert_close(wide[:, 0, 32], square[:, 0, 64])
+        low = profile[:64, None]
+        wide, square = (made(low.expand(4, 1, 64, width).contiguous()) for width in (128, 64))
+        torch.testing.assert_close(wide[..., 64], square[..., 32])
