@@ -155,9 +155,10 @@ def _pool(pool: ProxyPool, chance: float) -> Iterator[Finding]:
         damaged = pool.spec.count - missing - len(cached)
         text = f"{damaged} cached networks are damaged or of other data; remove {pool.folder}"
         yield Finding("note", "proxies", text)
-    if not cached:
+    known = [value for value in cached.values() if value is not None]
+    if not known:
         return
-    mean, worst = sum(cached.values()) / len(cached), min(cached.values())
+    mean, worst = sum(known) / len(known), min(known)
     text = f"{100 * mean:.1f} % of the test images right, the worst {100 * worst:.1f} %"
     if worst < chance + min(chance / 2, (1 - chance) / 10):
         text += (

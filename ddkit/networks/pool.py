@@ -6,6 +6,8 @@ import json
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ from torch import Tensor, nn
 
 from ddkit.backbone import freeze
 from ddkit.data import DataInfo, Dataset
-from ddkit.errors import DataError, DivergedError
+from ddkit.errors import CheckpointError, DataError, DivergedError, IncompatibleError
 from ddkit.images.groups import Groups
 from ddkit.images.real import RealImages
+from ddkit.networks.digest import build_digest, state_digest
 from ddkit.networks.fresh import Build, build
 from ddkit.networks.training import accuracy, epochs, fit
 from ddkit.recipes.sections import ProxySpec, TrainSpec
@@ -28,7 +31,7 @@ from ddkit.runtime import lock, randomness, storage
 from ddkit.runtime.device import Runtime
 from ddkit.runtime.progress import duration
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 
 
 class RawInput(nn.Module):
@@ -57,9 +60,10 @@ class RawInput(nn.Module):
 class ProxyPool:
     """The recipe's pool of networks trained on real data, cached by content.
 
-    The cache key covers the data, the backbone and the whole training recipe, not the number of
-    networks: a larger pool of the same kind trains only what is missing, and recipes with the same
-    kind share it.
+    The cache key covers the training data, the backbone (its name, its options, and what it builds)
+    and the whole training recipe, not the number of networks: a larger pool of the same kind trains
+    only what is missing, and recipes with the same kind share it. Accuracies are kept with the hash
+    of the test images that they were measured on, and measured anew on others.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class ProxyPool:
         self.info = dataset.info
         self._dataset = dataset.to(runtime.device)
         self._data = dataset.fingerprint()
+        self._test = dataset.test.fingerprint()
         self._runtime = runtime
         self._seed = seed
         self._make: Build = make if spec.input == "normalized" else self._raw(make)
@@ -82,7 +87,12 @@ class ProxyPool:
         self._states: dict[int, dict[str, Tensor]] = {}
         self.accuracies: dict[int, float] = {}
         """By number, the share of test images that a loaded network has right, 0 to 1."""
-        self.folder = (cache or storage.cache("networks")) / self._key()
+        self._cache = cache
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the networks are kept; to know it, one is built and tried."""
+        return (self._cache or storage.cache("networks")) / self._key()
 
     def _raw(self, make: Build) -> Build:
         return lambda: RawInput(make(), self.info)
@@ -93,6 +103,7 @@ class ProxyPool:
             "format": CACHE_FORMAT,
             "data": self._data,
             "backbone": [spec.backbone.name, dict(spec.backbone.options)],
+            "builds": build_digest(self._make, self.info),
             "training": repr(spec.training()),
             "rest": [spec.images, spec.input, spec.seed, self._runtime.precision],
         }
@@ -104,18 +115,19 @@ class ProxyPool:
         """Return the numbers of the networks that are not in the cache."""
         return [i for i in range(self.spec.count) if not self._path(i).is_file()]
 
-    def cached(self) -> dict[int, float]:
+    def cached(self) -> dict[int, float | None]:
         """Return the test accuracies, 0 to 1, of the networks in the cache, by number.
 
-        Only headers are read. A network that is damaged, or of other images, is left out.
+        None where it was not measured on these test images. Only headers are read. A network that
+        is damaged, or of other images, is left out.
         """
-        found = {}
+        found: dict[int, float | None] = {}
         for i in range(self.spec.count):
             try:
                 with safe_open(self._path(i), framework="pt") as file:
                     described = file.metadata() or {}
                 if described.get("data") == self._data:
-                    found[i] = float(described["test_accuracy"])
+                    found[i] = json.loads(described["test_accuracies"]).get(self._test)
             except (SafetensorError, OSError, KeyError, ValueError):
                 continue
         return found
@@ -206,17 +218,23 @@ class ProxyPool:
         spec = self.spec.training()
         fetch, count = self._fetcher(index)
         seed = randomness.derive(self.spec.seed, "proxy-training", index)
-        fit(net, fetch, count, spec, seed, self._runtime, reporter)
-        if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
+        try:
+            fit(net, fetch, count, spec, seed, self._runtime, reporter)
+            tested = accuracy(net, self._dataset.test, self.info, self._runtime)
+        except DivergedError as error:
             raise DivergedError(
                 f"{self.spec.backbone} diverged when it was trained on {self.info.name} for a pool "
-                f"(lr {self.spec.lr}); it is not kept. Lower that pool's lr"
-            )
-        tested = accuracy(net, self._dataset.test, self.info, self._runtime)
-        metadata = {"test_accuracy": f"{tested:.4f}", "data": self._data}
+                f"(lr {self.spec.lr:g}): {error}; it is not kept. Lower that pool's lr"
+            ) from None
         state = {k: v.cpu().contiguous() for k, v in net.state_dict().items()}
-        storage.write_atomically(self._path(index), lambda path: save_file(state, path, metadata))
+        self._keep(index, state, {self._test: tested})
         return tested
+
+    def _keep(self, index: int, state: dict[str, Tensor], accuracies: dict[str, float]) -> None:
+        """Write a network with what it says of itself; `accuracies` by the hash of test images."""
+        told = {"data": self._data, "test_accuracies": json.dumps(accuracies)}
+        metadata = told | {"digest": _digest(state, told)}
+        storage.write_atomically(self._path(index), lambda path: save_file(state, path, metadata))
 
     def _new(self, index: int) -> nn.Module:
         return build(self._make, self._runtime.device, self.spec.seed, "proxy-init", index)
@@ -252,7 +270,12 @@ class ProxyPool:
         net, seconds = self._new(0), 0.0
         for _ in range(2):  # the first warms up
             start = time.perf_counter()
-            fit(net, fetch, rows, spec, 0, self._runtime, Silent())
+            try:
+                fit(net, fetch, rows, spec, 0, self._runtime, Silent())
+            except DivergedError:
+                pass  # whether training diverges, training shows
+            except IncompatibleError as error:
+                raise IncompatibleError(f"a pool of {self.spec.backbone}: {error}") from None
             if self._runtime.device.type == "cuda":
                 torch.cuda.synchronize(self._runtime.device)
             seconds = time.perf_counter() - start
@@ -268,14 +291,34 @@ class ProxyPool:
         try:
             with safe_open(self._path(index), framework="pt") as file:
                 described = file.metadata() or {}
-                if described.get("data") != self._data:
-                    raise DataError(
-                        f"{self._path(index)}: this network was not trained on the images of "
-                        f"{self.info.name} that are here; remove the file to train it anew"
-                    )
-                self.accuracies[index] = float(described["test_accuracy"])
-                return {k: file.get_tensor(k).clone() for k in file.keys()}  # noqa: SIM118 - not mapped
-        except (SafetensorError, OSError):  # damaged: make it again
+                state = {k: file.get_tensor(k).clone() for k in file.keys()}  # noqa: SIM118 - not mapped
+        except (SafetensorError, OSError):
+            described, state = {}, {}
+        if described.get("data", self._data) != self._data:
+            raise DataError(
+                f"{self._path(index)}: this network was not trained on the images of "
+                f"{self.info.name} that are here; remove the file to train it anew"
+            )
+        if described.pop("digest", "") != _digest(state, described):  # damaged: make it again
             self._path(index).unlink(missing_ok=True)
             self._train(index, Silent())
             return self._load(index)
+        known: dict[str, float] = json.loads(described["test_accuracies"])
+        if self._test not in known:
+            known[self._test] = self._measured(index, state)
+            with suppress(CheckpointError):  # a cache that may only be read still serves
+                self._keep(index, state, known)
+        self.accuracies[index] = known[self._test]
+        return state
+
+    def _measured(self, index: int, state: dict[str, Tensor]) -> float:
+        """Return the accuracy on the test images that are here of a network that is kept."""
+        net = self._new(index)
+        net.load_state_dict(state)
+        return accuracy(net, self._dataset.test, self.info, self._runtime)
+
+
+def _digest(state: dict[str, Tensor], told: dict[str, str]) -> str:
+    """Return a hash of weights and of what their file says of them: a flipped bit shows."""
+    text = state_digest(state) + json.dumps(told, sort_keys=True)
+    return blake2b(text.encode(), digest_size=16).hexdigest()

@@ -22,13 +22,12 @@ from ddkit.errors import IncompatibleError, RecipeError
 from ddkit.images.augment import draw_per_class
 from ddkit.method import Method
 from ddkit.networks.gradients import Gradients, check_twice_differentiable
-from ddkit.networks.training import fit
 from ddkit.options import Count, Momentum, Positive, Strategy
 from ddkit.recipes.sections import SyntheticSpec, TrainSpec
 from ddkit.regularizer import FIELDS
-from ddkit.reporter import Metrics, Silent
+from ddkit.reporter import Metrics
 from ddkit.run import Run, added
-from ddkit_methods.gradient_matching import Comparison, row_cosines
+from ddkit_methods.gradient_matching import Comparison, row_cosines, train_between
 
 PUBLISHED = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 """By ipc: image updates for each network, and epochs of training between them (released code)."""
@@ -177,9 +176,7 @@ class DC(Method):
             return images[rows], targets[rows]
 
         seed = run.derive("network-training", i)
-        self._net.requires_grad_(True)
-        fit(self._net, fetch, len(images), spec, seed, run.runtime, Silent())
-        self._net.requires_grad_(False)
+        train_between(run, self._net, fetch, len(images), spec, seed)
 
     def state_dict(self) -> dict[str, Any]:
         return {"net": self._net.state_dict()}

@@ -22,13 +22,13 @@ from ddkit.images.groups import Groups
 from ddkit.images.optimizers import ClassSweep
 from ddkit.method import Method
 from ddkit.networks.gradients import Gradients, check_twice_differentiable
-from ddkit.networks.training import fit, make_optimizer
+from ddkit.networks.training import make_optimizer
 from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Strategy, Whole
 from ddkit.recipes.sections import ProxySpec, SyntheticSpec, TrainSpec
 from ddkit.regularizer import FIELDS
-from ddkit.reporter import Metrics, Silent
+from ddkit.reporter import Metrics
 from ddkit.run import Run, added
-from ddkit_methods.gradient_matching import Comparison, row_cosines
+from ddkit_methods.gradient_matching import Comparison, row_cosines, train_between
 
 
 def kernels(real: Gradients, syn: Gradients) -> Iterator[tuple[Tensor, Tensor]]:
@@ -205,10 +205,7 @@ class IDC(Method):
             return run.real.fetch(index), run.real.source.labels[index].to(run.runtime.device)
 
         spec = self._spec(self.pretrain_epochs if pretrain else 1)
-        seed, net = run.derive(name, i), self._net
-        net.requires_grad_(True)
-        fit(net, fetch, count, spec, seed, run.runtime, Silent(), self._optimizer)
-        net.requires_grad_(False)
+        train_between(run, self._net, fetch, count, spec, run.derive(name, i), self._optimizer)
 
     def _spec(self, epochs: int) -> TrainSpec:
         return TrainSpec(

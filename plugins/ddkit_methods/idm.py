@@ -114,6 +114,7 @@ class IDM(Method):
             real, syn = run.real.sample(classes, self.batch_real, i), run.synthetic.decode(classes)
             match, real_features, syn_features = run.compare(net, real, syn, draw, proxy)
             logits = cast(Backbone, net).get_classifier()(syn_features)  # of the same forward pass
+            self._queue.see(logits.detach().float().mean())
             loss = mean_matching(real_features, real[1], syn_features, syn[1])
             loss = loss + self.ce_weight * accuracy * classification(logits, syn[1])
             metrics = added(metrics, run.backward(loss, match))

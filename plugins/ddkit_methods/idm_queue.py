@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
+from ddkit.errors import DivergedError
 from ddkit.run import Run
 
 START = 3  # networks in a new queue
@@ -66,7 +67,8 @@ class Member:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        self.right += (logits.detach().argmax(1) == labels).sum()
+        known = ~torch.isnan(logits.detach()).any(1)  # else the first that is no number would count
+        self.right += (known & (logits.detach().argmax(1) == labels)).sum()
         self.seen += len(labels)
         return loss.detach()
 
@@ -104,6 +106,7 @@ class Queue:
         self._interval = interval
         self._training = training
         self._made = 0
+        self._seen: list[Tensor] = []
         self.members: deque[Member] = deque(maxlen=size)
         for _ in range(min(START, size)):
             self._append()
@@ -123,7 +126,18 @@ class Queue:
         return self.members[int(torch.randint(len(self.members), (), generator=rng))]
 
     def train(self, run: Run, i: int, count: int) -> None:
-        """Train `count` distinct members, or all if there are fewer."""
+        """Train `count` distinct members, or all if there are fewer.
+
+        Raises:
+            DivergedError: what was seen up to the last call was no longer finite. Looked at only
+                now, it lets nothing wait for the device.
+        """
+        seen, self._seen = self._seen, []
+        if seen and not bool(torch.isfinite(torch.stack(seen)).all()):
+            raise DivergedError(
+                f"step {run.at}: a network of the queue diverged at lr {self._training.lr:g}: its "
+                f"loss or its answers are no longer finite; lower method.lr_networks"
+            )
         chosen = torch.randperm(len(self.members), generator=run.stream("idm-train", i))
         total = len(self._labels)
         for slot, number in enumerate(chosen[:count].tolist()):
@@ -131,7 +145,11 @@ class Queue:
                 rng = run.stream("idm-batch", i, slot, step)
                 rows = torch.randperm(total, generator=rng)[: self._training.batch]
                 labels = self._labels[rows.to(self._device)]
-                self.members[number].train(run.real.fetch(rows), labels, run)
+                self.see(self.members[number].train(run.real.fetch(rows), labels, run))
+
+    def see(self, value: Tensor) -> None:
+        """Keep a loss or a mean of logits, [], that is finite as long as its network is."""
+        self._seen.append(value)
 
     def _append(self) -> None:
         net = self._fresh(self._made)

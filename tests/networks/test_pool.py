@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ddkit.data import DataInfo, Dataset, MemoryImages
-from ddkit.errors import CheckpointError, DivergedError, Interrupted
+from ddkit.distillation.bench import StandIn
+from ddkit.errors import CheckpointError, DivergedError, IncompatibleError, Interrupted
+from ddkit.networks import pool as pooling
 from ddkit.networks.fresh import Networks, build
 from ddkit.networks.pool import ProxyPool, RawInput
 from ddkit.networks.training import accuracy
@@ -153,19 +157,68 @@ def test_other_images_make_another_pool(tiny: Dataset):
     assert pool(other).folder != pool(tiny).folder
 
 
+def test_other_code_under_the_same_name_and_options_makes_another_pool(tiny: Dataset):
+    spec = ProxySpec(Part("stand-in"), count=1, epochs=1, batch_size=12)
+
+    def prepared(width: int) -> Counting:
+        reporter = Counting()
+        ProxyPool(spec, lambda: StandIn(tiny.info, width), tiny, RUNTIME, 0).prepare(reporter)
+        return reporter
+
+    assert [prepared(w).epochs for w in (8, 8, 12, 8)] == [1, 0, 1, 0]
+
+
+def test_the_accuracy_told_is_that_on_the_test_images_that_are_here(tiny: Dataset):
+    first, _ = prepared(tiny, epochs=25, lr=0.05, count=1)
+    turned = MemoryImages(tiny.test.fetch(torch.arange(18)), (tiny.test.labels + 1) % 3)
+    other = Dataset(tiny.info, tiny.train, turned)
+    second, reporter = prepared(other, epochs=25, lr=0.05, count=1)
+    assert (second.folder, reporter.epochs) == (first.folder, 0)
+    assert first.accuracies[0] > 0.7 > 0.3 > second.accuracies[0]
+    assert second.accuracies[0] == accuracy(second.draw(0), turned, tiny.info, RUNTIME)
+    third, _ = prepared(tiny, epochs=25, lr=0.05, count=1)
+    assert third.accuracies == first.accuracies
+
+
+def test_an_accuracy_is_measured_once_for_the_same_test_images(
+    tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    images = tiny.test.fetch(torch.arange(18))
+    other = Dataset(tiny.info, tiny.train, MemoryImages(images, (tiny.test.labels + 1) % 3))
+    prepared(tiny)
+    told = prepared(other)[0].accuracies
+    monkeypatch.setattr(pooling, "accuracy", None)  # not called again
+    assert prepared(other)[0].accuracies == told
+
+
 def test_networks_trained_in_another_precision_are_others(tiny: Dataset):
     half = Runtime(CPU, precision="bfloat16")
     assert pool(tiny, runtime=half).folder != pool(tiny).folder
 
 
-@pytest.mark.parametrize("damage", [b"", b"nonsense", None], ids=["empty", "nonsense", "truncated"])
-def test_a_damaged_file_is_made_again_to_the_same_weights(damage: bytes | None, tiny: Dataset):
+def flipped(place: int) -> Callable[[bytes], bytes]:
+    return lambda whole: whole[:place] + bytes([whole[place] ^ 1]) + whole[place:][1:]
+
+
+DAMAGES = {
+    "empty": lambda whole: b"",
+    "nonsense": lambda whole: b"nonsense",
+    "truncated": lambda whole: whole[:-50],
+    "a bit of the weights": flipped(-1000),
+    "a bit of the last weight": lambda whole: whole[:-1] + bytes([whole[-1] ^ 1]),
+    "the accuracy": lambda whole: re.sub(rb": 0\.\d", b": 0.9", whole, count=1),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_made_again_to_the_same_weights(damage: str, tiny: Dataset):
     made, _ = prepared(tiny)
     file = sorted(made.folder.iterdir())[1]
     whole = file.read_bytes()
     before = {name: x.clone() for name, x in load_file(file).items()}  # else they share the file
-    file.write_bytes(whole[:-50] if damage is None else damage)
-    prepared(tiny)
+    file.write_bytes(DAMAGES[damage](whole))
+    assert file.read_bytes() != whole
+    assert prepared(tiny)[0].accuracies == made.accuracies
     after = load_file(file)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -315,3 +368,18 @@ def test_a_pool_stays_in_the_cache_whatever_a_set_calls_its_data(name: str, tiny
     assert folder.parent == storage.cache("networks")
     assert len(folder.name) <= 80
     assert folder.name.isprintable()
+
+
+def test_a_pool_that_would_train_on_single_images_says_so_before_it_does(tiny: Dataset):
+    def made() -> nn.Module:
+        net = StandIn(tiny.info)
+        net.pool.append(nn.BatchNorm1d(32))
+        return net
+
+    spec = ProxySpec(Part("stand-in"), count=1, epochs=1, batch_size=1)
+    reporter = Counting()
+    with pytest.raises(IncompatibleError, match=r"a pool of stand-in: .*batch_size is 1"):
+        ProxyPool(spec, made, tiny, RUNTIME, 0).prepare(reporter)
+    assert reporter.epochs == 0
+    ProxyPool(replace(spec, batch_size=7), made, tiny, RUNTIME, 0).prepare(reporter)  # 36 = 5*7+1
+    assert reporter.epochs == 1

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ddkit.data import Dataset
+from ddkit.errors import DataError, DivergedError, IncompatibleError
 from ddkit.networks.training import (
     accuracy,
     batches,
     cutmix,
     epochs,
+    finite,
     fit,
+    joins,
     make_optimizer,
     mixed_loss,
     rates,
@@ -169,3 +172,107 @@ def test_frozen_parameters_are_left_alone(tiny: Dataset):
     held = {id(p) for g in make_optimizer(net, TrainSpec(), 0.1).param_groups for p in g["params"]}
     assert id(net.features[0].weight) not in held
     assert id(net.classifier.weight) in held
+
+
+def test_a_network_that_diverged_is_told_wherever_it_was_trained(tiny: Dataset):
+    with pytest.raises(DivergedError, match="weights are no longer finite"):
+        trained(tiny, lr=1e30)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_network_is_finite_as_all_its_parameters_and_buffers_are(value: float):
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    assert finite(net)
+    assert finite(nn.Identity())
+    for tensor in (net[0].bias, net[1].running_var):
+        kept = tensor.detach().clone()
+        tensor.data[1] = value
+        assert not finite(net)
+        tensor.data.copy_(kept)
+
+
+def test_answers_that_are_no_numbers_count_for_no_class(tiny: Dataset):
+    class Lost(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.full((len(x), 3), float("nan"))
+
+    with pytest.raises(DivergedError, match="18 of 18 images are no numbers"):
+        accuracy(Lost(), tiny.test, tiny.info, RUNTIME)
+
+
+def test_a_last_batch_of_one_joins_the_one_before_it_only_when_asked_to():
+    alone, joined = list(batches(9, 4, 0, 1)), list(batches(9, 4, 0, 1, join=True))
+    assert [len(b) for b in alone] == [4, 4, 1]
+    assert [len(b) for b in joined] == [4, 5]
+    assert torch.equal(torch.cat(joined), torch.cat(alone))
+    for count, size in ((10, 4), (8, 4), (1, 4)):
+        split = [b.tolist() for b in batches(count, size, 0, 1)]
+        assert [b.tolist() for b in batches(count, size, 0, 1, join=True)] == split
+
+
+class Sizes(nn.Module):
+    """A linear network that notes the sizes of its batches; with batch norm on maps of 1x1."""
+
+    def __init__(self, norm: bool):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4) if norm else nn.Identity()
+        self.linear = nn.Linear(4, 2)
+        self.seen: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.linear(self.norm(x.flatten(1)))
+        self.seen.append(len(x))
+        return out
+
+
+def sizes(norm: bool, count: int, size: int, targets: Tensor | None = None) -> list[int]:
+    """Train one epoch; return the sizes of the batches."""
+    net, images = Sizes(norm), torch.rand(count, 1, 2, 2, generator=generator(0, "sizes"))
+    labels = torch.arange(count) % 2 if targets is None else targets
+
+    def fetch(rows: Tensor) -> tuple[Tensor, Tensor]:
+        return images[rows], labels[rows]
+
+    fit(net, fetch, count, TrainSpec(epochs=1, batch_size=size), 0, RUNTIME, Silent())
+    return net.seen
+
+
+def test_batch_norm_gets_no_batch_of_one_and_all_others_keep_theirs():
+    assert sizes(True, 9, 4) == [4, 5]
+    assert sizes(True, 10, 4) == [4, 4, 2]
+    assert sizes(False, 9, 4) == [4, 4, 1]
+
+
+@pytest.mark.parametrize(("count", "size", "why"), [(4, 1, "batch_size is 1"), (1, 4, "one image")])
+def test_batch_norm_on_single_images_is_refused_in_words(count: int, size: int, why: str):
+    with pytest.raises(IncompatibleError, match=why):
+        sizes(True, count, size)
+    assert sizes(False, count, size) == [1] * count
+
+
+def test_looking_whether_one_image_is_taken_changes_no_weight_and_no_draw():
+    net = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(0.5), nn.Flatten(), nn.Linear(4, 2))
+    before, state = torch.get_rng_state(), {k: v.clone() for k, v in net.state_dict().items()}
+    image = torch.rand(1, 1, 2, 2, generator=generator(0, "image"))
+    assert not joins(net, 9, 4, lambda: image, RUNTIME)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
+
+
+@pytest.mark.parametrize("row", [[4.0, -3.0], [0.5, 0.6], [float("nan"), 1.0]])
+def test_soft_targets_that_are_no_probabilities_are_refused(row: list[float]):
+    wrong = torch.tensor([[0.25, 0.75]] * 3 + [row])
+    with pytest.raises(DataError, match="perhaps logits"):
+        sizes(False, 4, 2, wrong)
+
+
+def test_soft_targets_stored_in_sixteen_bits_are_taken():
+    probabilities = torch.rand(4, 2, generator=generator(0, "soft")).softmax(1)
+    assert sizes(False, 4, 2, probabilities.bfloat16().float()) == [2, 2]
+
+
+def test_a_mixed_batch_counts_either_label_by_its_share():
+    logits = torch.tensor([[3.0, 0.0], [0.0, 3.0]])
+    own, other = torch.tensor([0, 1]), torch.tensor([1, 0])  # right, and swapped: all wrong
+    right, wrong = (float(nn.functional.cross_entropy(logits, t)) for t in (own, own[other]))
+    assert float(mixed_loss(logits, own, other, 0.9)) == pytest.approx(0.9 * right + 0.1 * wrong)

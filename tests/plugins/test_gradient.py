@@ -17,7 +17,7 @@ from wide import naive_step_gradients, ragged, wide_run
 
 from ddkit.distillation.bench import stand_in, tiny_dataset
 from ddkit.distillation.compose import compose
-from ddkit.errors import IncompatibleError, RecipeError
+from ddkit.errors import DivergedError, IncompatibleError, RecipeError
 from ddkit.images.augment import draw_per_class
 from ddkit.images.groups import Groups
 from ddkit.networks.gradients import class_gradients, matched, stacked_gradients
@@ -221,3 +221,11 @@ def test_a_backbone_without_second_derivative_is_refused():
 def test_real_images_cost_no_graph(tmp_path: Path):
     net, x = stand_in(INFO), torch.randn(4, *INFO.shape)
     assert not any(g.requires_grad for g in class_gradients(net, x, 0, CPU))
+
+
+def test_a_network_that_diverged_in_between_is_not_blamed_on_the_images(tmp_path: Path):
+    method = DC(iterations=1, outer_steps=3, inner_steps=2, lr_net=1e30)
+    run = Bench().run(method, tmp_path)
+    with pytest.raises(DivergedError, match=r"diverged at lr 1e\+30: .*lower method.lr_net"):
+        for i in range(3):
+            method.step(run, i)

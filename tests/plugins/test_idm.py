@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from wide import Mirror, Wide
 
 from ddkit.backbone import embed, maps
 from ddkit.distillation.bench import CPU, stand_in
-from ddkit.errors import RecipeError
+from ddkit.errors import DivergedError, RecipeError
 from ddkit.images.augment import draw_per_class
 from ddkit.images.groups import Groups
 from ddkit.images.real import RealImages
@@ -26,6 +27,7 @@ from ddkit.run import Run
 from ddkit.runtime.device import Runtime
 from ddkit.testing import Bench, check_method, tiny_dataset
 from ddkit_methods.idm import IDM
+from ddkit_methods.idm_queue import Member, Training
 
 MOSAIC = SyntheticSpec(ipc=2, factor=2, order="column")
 SMALL = {"batch_real": 5, "pool_size": 4, "pool_interval": 2, "train_steps": 2, "train_batch": 8}
@@ -185,3 +187,21 @@ def test_the_networks_learn():
 def test_more_networks_trained_than_there_are_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="pool_size is 1; raise it"):
         Bench(synthetic=MOSAIC).run(IDM(pool_size=1, train_networks=2), tmp_path)
+
+
+def test_a_network_of_the_queue_that_diverged_is_not_blamed_on_the_images(tmp_path: Path):
+    method = IDM(iterations=9, pool_size=3, train_networks=3, train_steps=2, lr_networks=1e30)
+    run = Bench().run(method, tmp_path)
+    with pytest.raises(DivergedError, match=r"lower method\.lr_networks"):
+        for run.at in range(9):
+            method.step(run, run.at)
+    assert run.at <= 2
+
+
+def test_answers_that_are_no_numbers_count_for_no_class(tmp_path: Path):
+    run = Bench().run(IDM(), tmp_path)
+    net = stand_in(run.real.info)
+    member = Member(net, Training(1, 4, 0.01, 0.9, 0.0), CPU)
+    net.classifier.weight.data.fill_(float("nan"))  # of which the largest would be that of class 0
+    member.train(torch.rand(4, *run.real.info.shape), torch.zeros(4, dtype=torch.int64), run)
+    assert float(member.percent()) == 0
