@@ -44,6 +44,8 @@ def print_verdict(verdict: Verdict) -> None:
         for row in rows:
             screen.result(_wrapped(_sentence(heads, row), console.width))
     screen.result(_wrapped(SPREAD, console.width))
+    for failure in verdict.failures:
+        screen.result(_wrapped(f"no figure: {shown(failure)}", console.width))
     if best:
         screen.result(_wrapped(BEST, console.width))
 
@@ -54,13 +56,14 @@ def _cells(verdict: Verdict, best: bool) -> list[list[str]]:
     rows = [heads]
     for result in verdict.results:
         preset = ", ".join(f"{k} {v}" for k, v in result.preset.items())
+        of = f" of {result.n + len(result.failures)}" if result.failures else ""
         rows.append(
             [
                 f"{result.arch} [{preset}]" if preset else result.arch,
                 result.subject,
                 percent(result.accuracies),
                 *([percent(result.best)] if best else []),
-                str(result.n),
+                f"{result.n}{of}",
                 f"{result.seconds:.0f}",
             ]
         )
@@ -107,6 +110,8 @@ def _wrapped(text: str, width: int) -> str:
 
 
 def percent(accuracies: Sequence[float]) -> str:
-    """Return ``48.9 ± 0.6``."""
+    """Return ``48.9 ± 0.6``, or ``none``."""
+    if not accuracies:
+        return "none"
     spread = f" ± {100 * stdev(accuracies):.1f}" if len(accuracies) > 1 else ""
     return f"{100 * mean(accuracies):.1f}{spread}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ddkit.data import Dataset
 from ddkit.errors import IncompatibleError, shown
@@ -23,33 +23,53 @@ def baselines(syn: SyntheticSet, real: RealImages) -> Iterable[tuple[str, Draw]]
     lacking = no_baseline(syn, real.counts)
     if lacking:
         raise IncompatibleError(f"{lacking}; use --no-baseline")
-    yield "random", lambda k: random_set(real, syn.ipc, Formation(), k)
-    if syn.formation.factor > 1:
-        formation = syn.formation
+    counts, formation = per_class(syn), syn.formation
+    yield "random", lambda k: random_set(real, counts, Formation(), k)
+    if formation.factor > 1:
         name = f"random {formation.factor}x{formation.factor}"
-        yield name, lambda k: random_set(real, syn.ipc, formation, k)
+        yield name, lambda k: random_set(real, counts, formation, k)
 
 
-def random_set(real: RealImages, ipc: int, formation: Formation, k: int) -> SyntheticSet:
-    """Return draw number `k` of `ipc` random real images (or mosaics of them) per class."""
-    info = real.info
-    labels = torch.arange(info.num_classes).repeat_interleave(ipc)
-    images = torch.empty(len(labels), *info.shape, device=real.device)
-    made = SyntheticSet(nn.Parameter(images), labels, info, formation)
-    classes = torch.arange(info.num_classes)
-    drawn, _ = real.sample(classes, ipc * formation.pieces, k, stream="baseline")
-    made.fill(drawn)
-    return made
+def per_class(syn: SyntheticSet) -> Tensor:
+    """Return how many images `syn` stores of each class, int64 [K]."""
+    return torch.bincount(syn.labels, minlength=syn.info.num_classes)
+
+
+def random_set(real: RealImages, counts: Tensor, formation: Formation, k: int) -> SyntheticSet:
+    """Return draw number `k` of as many random real images (or mosaics of them) as `counts` says.
+
+    `counts`, int64 [K] on the CPU, are those of each class. Every image, every tile of a mosaic, is
+    another one.
+    """
+    labels = torch.arange(real.info.num_classes).repeat_interleave(counts)
+    most = int(counts.max()) * formation.pieces
+    drawn = real.choose(most, k, "baseline")  # class-major; of a class fewer than that, all
+    images = real.fetch(drawn[_tiles(torch.tensor(real.counts).clamp_max(most), counts, formation)])
+    return SyntheticSet(nn.Parameter(formation.compose(images)), labels, real.info, formation)
+
+
+def _tiles(drawn: Tensor, counts: Tensor, formation: Formation) -> Tensor:
+    """Return the rows that mosaics take, piece-major, of images of which `drawn` are of each class.
+
+    Both int64 [K]; of a class the first ``counts * pieces`` rows are taken.
+    """
+    labels = torch.arange(len(counts)).repeat_interleave(counts)
+    within = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels]
+    first = (drawn.cumsum(0) - drawn)[labels] + within
+    pieces = torch.arange(formation.pieces)[:, None] * counts[labels]
+    return (first + pieces).flatten()
 
 
 def no_baseline(syn: SyntheticSet, counts: Sequence[int]) -> str | None:
     """Return why there are no random sets beside `syn`, given the images per class, or None."""
-    need = syn.ipc * syn.formation.pieces
-    if need <= min(counts):
+    need = (per_class(syn) * syn.formation.pieces).tolist()
+    lacking = [c for c, (n, has) in enumerate(zip(need, counts, strict=True)) if n > has]
+    if not lacking:
         return None
+    first = lacking[0]
     return (
-        f"the random baseline needs {need} images per class, but a class of {syn.info.name} has "
-        f"{min(counts)}"
+        f"the random baseline needs {need[first]} images of class "
+        f"{syn.info.classes[first]!r}, but {syn.info.name} has {counts[first]}"
     )
 
 

@@ -6,16 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from ddkit.data import Dataset
+from ddkit.errors import DivergedError, IncompatibleError
 from ddkit.evaluation.baselines import Draw, baselines, check_data
 from ddkit.evaluation.verdict import WHOLE, Result, Scope, Verdict
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.networks.fresh import Build, build
 from ddkit.networks.teacher import Teacher
-from ddkit.networks.training import accuracy, epochs, fit
+from ddkit.networks.training import accuracy, epochs, fit, joins
 from ddkit.recipes.sections import EvalSpec, Part, TrainSpec
 from ddkit.reporter import Reporter
 from ddkit.runtime import randomness
@@ -39,10 +41,13 @@ def evaluate(
 
     The same networks (same seeds, same protocol) are also trained on random real images, a new draw
     for each network: as many full images as the set stores and, where the set is a mosaic, also
-    mosaics of as many. A `teacher` labels everything that judges train on.
+    mosaics of as many. A `teacher` labels everything that judges train on. A network that diverged
+    gives no figure: that is noted, and stands in the verdict.
 
     Raises:
-        IncompatibleError: the set and the data differ in shape or classes.
+        IncompatibleError: the set and the data differ in shape or classes; an architecture cannot
+            train on batches of one image, and the protocol makes no others.
+        DivergedError: every network diverged.
     """
     check_data(syn, data)
     data = replace(data, info=syn.info).to(runtime.device)  # whitened as the set was, if it was
@@ -54,6 +59,8 @@ def evaluate(
     networks = range(spec.seeds) if scope.networks is None else scope.networks
     total = sum(epochs(spec.training_of(a)) for a in archs) * len(networks) * len(subjects)
     makes = [make(arch) for arch in archs]  # refuses before anything is trained
+    for arch, build_it in zip(archs, makes, strict=True):
+        _check_batches(arch, build_it, made, spec.training_of(arch), runtime)
     if teacher is not None:
         teacher.prepare(reporter)
     verdict = Verdict(spec, teacher_accuracy=teacher.accuracy if teacher else None)
@@ -63,20 +70,32 @@ def evaluate(
             training = spec.training_of(arch)
             judge = _Judge(arch, build_it, data, training, runtime, reporter, teacher, scope)
             for subject, draw in subjects:
-                start = time.perf_counter()
-                tests = [judge(k, draw(k)) for k in networks]
-                result = Result(
-                    arch=str(arch),
-                    subject=subject,
-                    accuracies=tuple(test[-1] for test in tests),
-                    seconds=time.perf_counter() - start,
-                    best=tuple(map(max, tests)) if scope.best_every else (),
-                    preset=spec.preset(arch),
-                )
-                verdict.results.append(result)
+                result = judge.judged(subject, draw, networks)
+                verdict.results.append(replace(result, preset=spec.preset(arch)))
     finally:
         reporter.end()
+    if not any(result.n for result in verdict.results):
+        raise DivergedError(
+            f"no network gives a figure: {verdict.failures[0]}, and all others too; lower the "
+            f"protocol's lr (--set lr=…, or eval.lr in the recipe)"
+        )
     return verdict
+
+
+def _check_batches(
+    arch: Part, make: Build, made: SyntheticSet, spec: TrainSpec, runtime: Runtime
+) -> None:
+    """Refuse networks that cannot train on a single image, where they would get no more.
+
+    Raises:
+        IncompatibleError: naming `arch`.
+    """
+    net = build(make, runtime.device, 0, "one-image")
+    blank = torch.zeros(1, *made.info.shape, device=runtime.device)
+    try:
+        joins(net, len(made.training_classes()), spec.batch_size, lambda: blank, runtime)
+    except IncompatibleError as error:
+        raise IncompatibleError(f"{arch}: {error}") from None
 
 
 @dataclass
@@ -92,11 +111,32 @@ class _Judge:
     teacher: Teacher | None
     scope: Scope
 
-    def __call__(self, k: int, made: SyntheticSet) -> list[float]:
+    def judged(self, subject: str, draw: Draw, networks: range) -> Result:
+        """Train `networks` on what `draw` gives them; one that diverged gives no figure."""
+        start, tests, failures = time.perf_counter(), [], []
+        for k in networks:
+            try:
+                tests.append(self.tests(k, draw(k)))
+            except DivergedError as error:
+                failures.append(f"network {k} diverged at lr {self.spec.lr:g}: {error}")
+                self.reporter.note(f"{self.arch} on {subject}, {failures[-1]}; it gives no figure")
+        return Result(
+            arch=str(self.arch),
+            subject=subject,
+            accuracies=tuple(test[-1] for test in tests),
+            seconds=time.perf_counter() - start,
+            best=tuple(map(max, tests)) if self.scope.best_every else (),
+            failures=tuple(failures),
+        )
+
+    def tests(self, k: int, made: SyntheticSet) -> list[float]:
         """Train network number `k` on `made` from scratch.
 
         Returns:
             Its test accuracies, as often as the scope says and after the last epoch.
+
+        Raises:
+            DivergedError: it is no longer finite, or its answers are not.
         """
         device = self.runtime.device
         net: nn.Module = build(self.make, device, 0, f"judge {self.arch}", k)

@@ -15,6 +15,8 @@ from ddkit.recipes.sections import EvalSpec
 class Result:
     """Last-epoch test accuracies, 0 to 1, of networks of one architecture trained on one thing.
 
+    `failures` say of each network that diverged its number and why: it gives no figure, and mean
+    and deviation are those of the `n` others.
     `best` are the best of all tests of the same networks, selected on the test data as much
     published code does; empty unless asked for, and never the result.
     """
@@ -26,14 +28,16 @@ class Result:
     best: tuple[float, ...] = ()
     preset: Mapping[str, Any] = field(default_factory=dict)
     """Settings in which this architecture's training departs from the protocol's."""
+    failures: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:
         return len(self.accuracies)
 
     @property
-    def mean(self) -> float:
-        return mean(self.accuracies)
+    def mean(self) -> float | None:
+        """The mean accuracy; None where every network diverged."""
+        return mean(self.accuracies) if self.accuracies else None
 
     @property
     def std(self) -> float | None:
@@ -69,6 +73,11 @@ class Verdict:
     spec: EvalSpec
     results: list[Result] = field(default_factory=list)
     teacher_accuracy: float | None = None
+
+    @property
+    def failures(self) -> list[str]:
+        """Which networks gave no figure, a line each."""
+        return [f"{r.arch} on {r.subject}, {f}" for r in self.results for f in r.failures]
 
     @property
     def protocol(self) -> str:

@@ -14,8 +14,14 @@ import torch
 from torch import Tensor, nn
 
 import ddkit
-from ddkit.data import Dataset
-from ddkit.errors import CheckpointError, DDKitError, IncompatibleError, RecipeError
+from ddkit.data import Dataset, MemoryImages
+from ddkit.errors import (
+    CheckpointError,
+    DDKitError,
+    DivergedError,
+    IncompatibleError,
+    RecipeError,
+)
 from ddkit.evaluation import compose
 from ddkit.evaluation import judge as judging
 from ddkit.evaluation.compose import judge_maker, stored_spec
@@ -51,7 +57,7 @@ def judge(loaded: Any, tiny: Dataset) -> Callable[..., Verdict]:
     """A function that judges a set on the tiny dataset."""
 
     def judge(syn: SyntheticSet, spec: EvalSpec = QUICK, **changes: Any) -> Verdict:
-        make = partial(judge_maker, plugins=loaded, info=tiny.info)
+        make = partial(judge_maker, plugins=loaded, info=changes.pop("info", tiny.info))
         facts = {"data": tiny, "reporter": Silent(), "teacher": None, **changes}
         data, reporter, teacher = (facts.pop(k) for k in ("data", "reporter", "teacher"))
         scope = Scope(**facts)
@@ -217,7 +223,8 @@ def test_a_teacher_sees_images_as_the_sets_are(loaded: Any, tiny: Dataset):
     data = whitened(tiny)
     made = compose._teacher(real_set(data), tiny, TeacherSpec(NET), loaded, RUNTIME)
     assert made._pool.info.whitening is data.info.whitening
-    assert made._pool.folder != ProxyPool(made._pool.spec, None, tiny, RUNTIME, 0).folder  # type: ignore[arg-type]
+    plain = ProxyPool(made._pool.spec, made._pool._make, tiny, RUNTIME, 0)
+    assert made._pool.folder != plain.folder
 
 
 def test_a_teacher_of_the_recipe_is_trained_once_and_serves_from_the_cache(
@@ -325,6 +332,135 @@ def test_a_set_of_unequal_classes_is_judged(judge: Any, tiny: Dataset):
     images = tiny.info.normalize(tiny.train.fetch(rows).float() / 255)
     syn = SyntheticSet(nn.Parameter(images), tiny.train.labels[rows], tiny.info)
     assert len(judge(syn).results) == 2
+
+
+def unequal(data: Dataset, **changes: Any) -> SyntheticSet:
+    """Five real images: three, two and none of the classes."""
+    rows = torch.tensor([0, 3, 6, 1, 4])
+    images = data.info.normalize(data.train.fetch(rows).float() / 255)
+    return SyntheticSet(nn.Parameter(images), data.train.labels[rows], data.info, **changes)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_random_images_are_as_many_of_each_class_as_the_set_has(factor: int, tiny: Dataset):
+    from ddkit.images.real import RealImages
+
+    real = RealImages(tiny, 0, torch.device("cpu"))
+    syn = unequal(tiny, formation=Formation(factor, init_resize="nearest"))
+    drawn = list(judging.baselines(syn, real))
+    assert len(drawn) == factor
+    known = real.fetch(torch.arange(36))
+    for _, draw in drawn:
+        made = draw(0)
+        assert made.labels.tolist() == [0, 0, 0, 1, 1]
+        pieces = made.formation.pieces
+        side = 16 // made.formation.factor
+        tiles = made.images.unfold(2, side, side).unfold(3, side, side).flatten(2, 3)
+        small = nn.functional.interpolate(known, (side, side), mode="nearest").flatten(1)
+        origin = torch.cdist(tiles.transpose(1, 2).flatten(0, 1).flatten(1), small).argmin(1)
+        assert len(set(origin.tolist())) == 5 * pieces  # no image twice
+        assert torch.equal(tiny.train.labels[origin], made.labels.repeat_interleave(pieces))
+
+
+def test_a_class_may_have_fewer_real_images_than_another_class_of_the_set_needs(tiny: Dataset):
+    from ddkit.evaluation.baselines import no_baseline
+
+    assert no_baseline(unequal(tiny), [3, 2, 1]) is None
+    assert "needs 3 images of class 'class 0', but tiny has 2" in str(
+        no_baseline(unequal(tiny), [2, 9, 9])
+    )
+
+
+# Networks that diverge
+
+
+def lose(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> None:
+    """Let the judges of these numbers start from weights that are no numbers."""
+    build = judging.build
+
+    def spoiled(make: Any, device: Any, seed: int, stream: str, *counters: int) -> nn.Module:
+        net = build(make, device, seed, stream, *counters)
+        if counters and counters[0] in numbers:
+            next(net.parameters()).data[0] = float("nan")
+        return net
+
+    monkeypatch.setattr(judging, "build", spoiled)
+
+
+def test_a_judge_that_diverged_gives_no_figure(
+    judge: Any, tiny: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from ddkit.cli.progress import print_verdict
+
+    class Notes(Silent):
+        said: list[str] = []  # noqa: RUF012
+
+        def note(self, text: str) -> None:
+            self.said.append(text)
+
+    spec = replace(QUICK, seeds=3)
+    whole = judge(real_set(tiny), spec, best_every=1).results
+    lose(monkeypatch, 1)
+    verdict = judge(real_set(tiny), spec, best_every=1, reporter=Notes())
+    for result, before in zip(verdict.results, whole, strict=True):
+        others = before.accuracies[0], before.accuracies[2]
+        assert (result.accuracies, result.n, result.mean) == (others, 2, mean(others))
+        assert result.best == (before.best[0], before.best[2])
+        (failure,) = result.failures
+        assert failure.startswith("network 1 diverged at lr 0.01: ")
+        assert result.to_dict()["failures"] == (failure,)
+    assert len(verdict.failures) == len(Notes.said) == 2
+    assert "convnet(width=8, depth=2) on set, network 1 diverged at lr 0.01" in Notes.said[0]
+    print_verdict(verdict)
+    printed = capsys.readouterr().out
+    assert printed.count("2 of 3") == 2
+    assert "no figure: convnet(width=8, depth=2) on set, network 1 diverged" in printed
+
+
+def test_an_architecture_of_which_all_diverged_has_no_mean_and_the_others_theirs(
+    judge: Any, tiny: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from ddkit.cli.progress import print_verdict
+
+    presets = {"mlp": {"lr": 1e30}}
+    spec = replace(QUICK, archs=(Part("mlp"), NET), presets=presets)
+    lost, kept = judge(real_set(tiny), spec, baseline=False).results
+    assert (lost.n, lost.mean, lost.std, lost.accuracies) == (0, None, None, ())
+    assert all("diverged at lr 1e+30" in f for f in lost.failures)
+    assert kept.n == 2
+    print_verdict(Verdict(spec, [lost, kept]))
+    assert "none" in capsys.readouterr().out
+
+
+def test_an_evaluation_of_which_every_network_diverged_fails_in_words(
+    judge: Any, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    lose(monkeypatch, 0, 1)
+    with pytest.raises(DivergedError, match=r"no network gives a figure: .*lower the prot"):
+        judge(real_set(tiny))
+
+
+# Batch norm
+
+
+def test_judges_with_batch_norm_take_a_last_batch_of_one_with_the_one_before(
+    judge: Any, tiny: Dataset
+):
+    net = Part("resnet18", {"width": 8, "norm": "batch"})
+    spec = replace(QUICK, archs=(net,), seeds=1, training=TrainSpec(epochs=1, batch_size=8))
+    rows = torch.arange(9)
+    images = tiny.info.normalize(tiny.train.fetch(rows).float() / 255)[..., :8, :8]
+    info = replace(tiny.info, height=8, width=8)
+    train, test = (
+        MemoryImages(split.images[..., :8, :8], split.labels) for split in (tiny.train, tiny.test)
+    )
+    data = Dataset(info, train, test)
+    syn = SyntheticSet(nn.Parameter(images), tiny.train.labels[rows], info)
+    assert judge(syn, spec, data=data, info=info).results[0].n == 1
+    counting, single = Counting(), replace(spec, training=TrainSpec(epochs=1, batch_size=1))
+    with pytest.raises(IncompatibleError, match=r"resnet18\(.*batch_size is 1; raise it"):
+        judge(syn, single, data=data, info=info, reporter=counting)
+    assert counting.epochs == 0
 
 
 def test_the_spread_is_the_sample_standard_deviation():
