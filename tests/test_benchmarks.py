@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 
 from ddkit.recipes import catalog
 from ddkit.recipes.recipe import Recipe
@@ -23,7 +24,7 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("held_out", "results", "results_page", "validate", "validate_table"):
+    for name in ("held_out", "mutations", "results", "results_page", "validate", "validate_table"):
         sys.modules.pop(name, None)
 
 
@@ -165,3 +166,37 @@ def test_held_out_images_are_no_training_images_and_no_test_images(scripts: None
     whole = {x.numpy().tobytes() for x in tiny.train.fetch(torch.arange(36))}
     assert {x.numpy().tobytes() for x in torch.cat([train, test])} == whole
     assert choices("a.b=1,2") == ["a.b=1", "a.b=2"]
+
+
+def test_every_mutation_changes_one_place_and_names_a_test_that_there_is(scripts: None):
+    from mutations import mutations
+
+    found = mutations()
+    assert len({m.name for m in found}) == len(found) > 100
+    assert sum(m.issue == "named" for m in found) >= 13
+    for m in found:
+        text = (ROOT / m.file).read_text(encoding="utf-8")
+        assert m.applied(text) != text, m.name
+        file, _, name = m.test.partition("::")
+        assert f"\ndef {name}(" in (ROOT / file).read_text(encoding="utf-8"), m.test
+
+
+def test_a_mutation_is_tried_in_a_copy_and_taken_back(scripts: None, tmp_path: Path):
+    from mutations import Mutation, each
+
+    (tmp_path / "doubling.py").write_text("def double(x):\n    return 2 * x\n")
+    (tmp_path / "test_doubling.py").write_text(
+        "from doubling import double\n\ndef test_double():\n    assert double(2) == 4\n"
+    )
+    changes = {"2 * x": "3 * x", "2 *": "(1 + 1) *", "* x": "* y"}
+    listed = [
+        Mutation(
+            k, "doubling.py", k, v, "doubling", "test_doubling.py::test_double", survives="equal"
+        )
+        for k, v in changes.items()
+    ]
+    assert [o.state for o in each(listed, [tmp_path])] == ["caught", "survived", "broken"]
+    assert (tmp_path / "doubling.py").read_text() == "def double(x):\n    return 2 * x\n"
+    absent = Mutation("a", "doubling.py", "3 * x", "x", "", "test_doubling.py::test_double")
+    with pytest.raises(ValueError, match="not exactly once"):
+        absent.applied((tmp_path / "doubling.py").read_text())

@@ -76,7 +76,9 @@ class Log:
             if not module.training:
                 seen.tested.append(inputs[0].clone())
                 return
-            if not seen.images:  # not a probe: probes train nothing
+            if not torch.is_grad_enabled():  # a probe: it trains nothing
+                return
+            if not seen.images:
                 self.nets.append(seen)
                 self._owner[id(next(module.parameters()))] = seen
             seen.images.append(inputs[0].clone())
@@ -120,9 +122,7 @@ def judged(
     def make(part: Part) -> Callable[[], nn.Module]:
         return net if log is None else lambda: log.watch(net())
 
-    return evaluate(
-        syn, spec.archs, data, spec, make, Runtime(CPU), Silent(), teacher, scope
-    )
+    return evaluate(syn, spec.archs, data, spec, make, Runtime(CPU), Silent(), teacher, scope)
 
 
 def first_images(ipc: int = 4, formation: Formation | None = None) -> SyntheticSet:
@@ -238,6 +238,22 @@ def test_judges_are_shown_augmented_images(subject: int, log: Log):
     flipped = (shown[:, None] == mirrored).all(2).any(1)
     assert bool((same ^ flipped).all())
     assert 10 < int(flipped.sum()) < 38  # of 48
+
+
+def test_every_batch_has_draws_and_every_epoch_an_order_of_its_own(log: Log):
+    training = replace(ALL, augmentation="none", cutmix=0.0, batch_size=12)
+    judged(first_images(), training, log)
+    orders = [[int(t.argmax()) for t in batch] for batch in log.nets[0].targets]
+    assert len({tuple(order) for order in orders}) == len(orders) == 4
+    known = first_images().images.detach().flatten(1)
+    for half in (12, 6):  # draws of whole epochs, then of batches within one
+        log.nets.clear()
+        judged(first_images(), replace(training, augmentation="flip", batch_size=half), log)
+        drawn = [
+            tuple((batch.flatten(1)[:, None] == known).all(2).any(1).tolist())
+            for batch in log.nets[0].images
+        ]
+        assert len(set(drawn)) > 48 // half - 3  # 4 of 12 or 8 of 6, two of which may agree
 
 
 @pytest.mark.parametrize("subject", [0, 1], ids=["set", "random"])
@@ -373,6 +389,7 @@ def test_the_test_accuracy_of_judges_is_exact(layer: Callable[[], nn.Module], sw
 
 def test_testing_between_epochs_leaves_training_as_it_is(log: Log):
     """Batch norm goes on with its batches after a test, and the draws are those of no test."""
+
     def net() -> nn.Module:
         base = stand_in(DATA.info)
         return nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.3), base)

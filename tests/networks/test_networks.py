@@ -13,8 +13,9 @@ from torch.nn.functional import cross_entropy
 
 from ddkit.data import Dataset
 from ddkit.networks.pool import ProxyPool
+from ddkit.networks.teacher import Teacher
 from ddkit.networks.training import accuracy, fit, make_optimizer, mixed_loss
-from ddkit.recipes.sections import Part, PoolSpec, ProxySpec, TrainSpec
+from ddkit.recipes.sections import Part, PoolSpec, ProxySpec, TeacherSpec, TrainSpec
 from ddkit.reporter import Silent
 from ddkit.runtime.device import Runtime
 from ddkit.testing import stand_in
@@ -101,7 +102,15 @@ def test_bfloat16_computes_in_bfloat16_and_float32_does_not(tiny: Dataset):
         net.classifier.register_forward_hook(lambda m, x, y: seen.append((m.training, y.dtype)))
         images = tiny.info.normalize(tiny.train.fetch(torch.arange(36)).float() / 255)
         runtime, spec = Runtime(CPU, precision), TrainSpec(epochs=2, batch_size=18)
-        fit(net, lambda rows: (images[rows], tiny.train.labels[rows]), 36, spec, 0, runtime, Silent())
+        fit(
+            net,
+            lambda rows: (images[rows], tiny.train.labels[rows]),
+            36,
+            spec,
+            0,
+            runtime,
+            Silent(),
+        )
         accuracy(net, tiny.test, tiny.info, runtime)
         return net
 
@@ -118,6 +127,21 @@ def test_bfloat16_computes_in_bfloat16_and_float32_does_not(tiny: Dataset):
 def test_networks_of_a_pool_are_trained_in_the_precision_asked_for(tiny: Dataset):
     half = member(POOL, tiny, Runtime(CPU, "bfloat16"))
     assert not torch.equal(member(POOL, tiny), half)
+
+
+def test_a_teacher_answers_in_the_precision_asked_for(tiny: Dataset):
+    images = tiny.info.normalize(tiny.train.fetch(torch.arange(6)).float() / 255)
+    seen: list[torch.dtype] = []
+    for precision in ("float32", "bfloat16"):
+        runtime = Runtime(CPU, precision)
+        pool = ProxyPool(POOL, lambda: stand_in(tiny.info), tiny, runtime, 0)
+        pool.prepare(Silent())
+        hook = lambda m, x, y: seen.append(y.dtype)  # noqa: E731
+        pool.module.get_classifier().register_forward_hook(hook)  # type: ignore[operator]
+        labels = Teacher(pool, TeacherSpec(), runtime).label(images, tiny.train.labels[:6])
+        assert labels.dtype == torch.float32
+        torch.testing.assert_close(labels.sum(1), torch.ones(6))
+    assert seen == [torch.float32, torch.bfloat16]
 
 
 def test_the_shares_of_a_mixed_batch_are_those_of_its_pixels():
