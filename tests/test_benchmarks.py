@@ -182,7 +182,7 @@ def test_every_mutation_changes_one_place_and_names_a_test_that_there_is(scripts
 
 
 def test_a_mutation_is_tried_in_a_copy_and_taken_back(scripts: None, tmp_path: Path):
-    from mutations import Mutation, each
+    from mutations import Mutation, tried
 
     (tmp_path / "doubling.py").write_text("def double(x):\n    return 2 * x\n")
     (tmp_path / "test_doubling.py").write_text(
@@ -195,7 +195,7 @@ def test_a_mutation_is_tried_in_a_copy_and_taken_back(scripts: None, tmp_path: P
         )
         for k, v in changes.items()
     ]
-    assert [o.state for o in each(listed, [tmp_path])] == ["caught", "survived", "broken"]
+    assert [tried(m, tmp_path).state for m in listed] == ["caught", "survived", "broken"]
     assert (tmp_path / "doubling.py").read_text() == "def double(x):\n    return 2 * x\n"
     absent = Mutation("a", "doubling.py", "3 * x", "x", "", "test_doubling.py::test_double")
     with pytest.raises(ValueError, match="not exactly once"):

@@ -6,8 +6,9 @@ training does to them. So the rules hold whatever stands between the protocol an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -115,9 +116,10 @@ def judged(
     seeds: int = 1,
     scope: Scope = Scope(),  # noqa: B008 - frozen
     teacher: Teacher | None = None,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Verdict:
     """Judge `syn` by networks that `log` watches."""
-    spec = EvalSpec((Part("watched"),), seeds, "dm", training)
+    spec = EvalSpec((Part("watched"),), seeds, "dm", training, presets or {})
 
     def make(part: Part) -> Callable[[], nn.Module]:
         return net if log is None else lambda: log.watch(net())
@@ -225,6 +227,14 @@ def test_the_optimizer_is_the_one_of_the_protocol_at_every_step(log: Log):
         assert known == {("SGD", 0.8, 0.2)}
 
 
+def test_a_preset_for_an_architecture_is_what_all_its_judges_train_by(log: Log):
+    presets = {"watch*": {"lr": 0.2, "optimizer": "adamw"}, "other": {"lr": 0.3}}
+    judged(first_images(), ALL, log, presets=presets)
+    for seen in log.nets:
+        assert {s["kind"] for s in seen.settings} == {"AdamW"}
+        assert {s["lr"] for s in seen.settings} == {0.2, 0.1}
+
+
 @pytest.mark.parametrize("subject", [0, 1], ids=["set", "random"])
 def test_judges_are_shown_augmented_images(subject: int, log: Log):
     """Mirrored or not, and nothing else, where the protocol says flip."""
@@ -305,6 +315,7 @@ def test_no_option_of_a_protocol_is_without_its_test():
     assert {option for option, *_ in CHANGES} == {f.name for f in fields(TrainSpec)}
 
 
+@cache
 def final_weights(training: TrainSpec) -> list[Tensor]:
     """Return the weights of the set's judge and of the random images' one, as trained."""
     kept: list[nn.Module] = []

@@ -171,6 +171,15 @@ def test_idm_takes_features_in_evaluation_mode_and_trains_in_the_other(tmp_path:
     assert seen == [False, True, True]
 
 
+def test_ncfm_compares_at_other_frequencies_in_every_iteration(tmp_path: Path):
+    factory, spec = METHODS["ncfm"]
+    method = factory()
+    run = Bench(synthetic=spec).run(method, tmp_path)
+    drawn = [method._frequencies.draw(run, i) for i in (0, 1, 0)]
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
+
+
 # Precision
 
 
