@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import fields, replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -75,12 +77,20 @@ def test_no_option_of_a_pool_is_without_its_test():
     assert CHANGES.keys() == {f.name for f in fields(PoolSpec)} - untrained
 
 
-def test_the_networks_of_a_pool_differ(tiny: Dataset):
-    pool = ProxyPool(replace(POOL, count=2), lambda: stand_in(tiny.info), tiny, Runtime(CPU), 0)
-    pool.prepare(Silent())
-    assert all(not torch.equal(a, pool.trained(1)[k]) for k, a in pool.trained(0).items())
-    first = {k: pool.initial(0)[k] for k in pool.initial(0)}
-    assert all(not torch.equal(a, pool.trained(0)[k]) for k, a in first.items())
+def test_the_networks_of_a_pool_start_and_are_trained_apart(tiny: Dataset):
+    with torch.random.fork_rng():
+        same = stand_in(tiny.info)
+    ends = []
+    for make in (lambda: stand_in(tiny.info), lambda: deepcopy(same)):
+        pool = ProxyPool(replace(POOL, count=2), make, tiny, Runtime(CPU), 0)
+        pool.prepare(Silent())
+        ends.append([pool.initial(0), pool.initial(1), pool.trained(0), pool.trained(1)])
+        rmtree(pool.folder)
+    name = "classifier.weight"
+    drawn, fixed = ([state[name] for state in states] for states in ends)
+    assert len({tuple(w.flatten().tolist()) for w in drawn}) == 4
+    assert torch.equal(fixed[0], fixed[1])
+    assert not torch.equal(fixed[2], fixed[3])  # the same start, other draws
 
 
 def test_the_accuracy_that_a_pool_tells_is_that_of_its_networks(tiny: Dataset):

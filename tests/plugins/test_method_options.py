@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 
 from ddkit.recipes.sections import SyntheticSpec
-from ddkit.testing import Bench
+from ddkit.testing import Bench, tiny_dataset
 from ddkit_methods.dm import DM
 from ddkit_methods.gradient import DC, DSA
 from ddkit_methods.idc import IDC
 from ddkit_methods.idm import IDM
 from ddkit_methods.ncfm import NCFM
 
-PLAIN = Bench(synthetic=SyntheticSpec(ipc=2))
-PIXELS = Bench(synthetic=SyntheticSpec(ipc=2, space="pixel"))
+SMALL = tiny_dataset(size=8)
+PLAIN = Bench(SMALL, synthetic=SyntheticSpec(ipc=2))
+PIXELS = Bench(SMALL, synthetic=SyntheticSpec(ipc=2, space="pixel"))
 GRADIENT = {"outer_steps": 2, "inner_steps": 2, "batch_real": 5, "batch_train": 5}
 SWEEP = {"outer_steps": 2, "batch_real": 5, "train_images": 12, "batch_train": 6}
 QUEUE = {"batch_real": 5, "pool_size": 4, "train_steps": 3, "train_batch": 18, "pool_interval": 9}
@@ -145,7 +146,7 @@ def learned(factory: Any, bench: Bench, options: tuple[tuple[str, Any], ...]) ->
         method = factory(**dict(options))
         run = bench.run(method, Path(name))
         run.chunk = 3
-        for i in range(5):
+        for i in range(4):
             method.step(run, i)
         return run.synthetic.images.detach().clone()
 
