@@ -112,7 +112,7 @@ class Raising(Silent):
 def test_a_reporter_that_raises_costs_one_warning_and_no_work(
     recipe_file: Callable[..., Path], tmp_path: Path
 ):
-    with pytest.warns(UserWarning, match="Raising is dropped.*No space left") as warned:
+    with pytest.warns(UserWarning, match="Raising is dropped.*closed file") as warned:
         outcome = ddkit.distill(recipe_file(), out=tmp_path / "out", reporter=Raising())
     assert len([w for w in warned if "dropped" in str(w.message)]) == 1
     with pytest.warns(UserWarning, match="dropped"):
@@ -145,6 +145,7 @@ def test_a_signal_from_python_saves_the_state_after_the_step_and_is_given_back(
     command = [sys.executable, "-c", head + PAUSING + SCRIPT, "2", str(path)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:  # type: ignore[call-overload]
+        assert "images to learn" in process.stdout.readline()
         assert process.stdout.readline() == "in step 2\n"
         process.send_signal(number)
         assert any("stopping after this step" in line for line in process.stdout)

@@ -21,7 +21,7 @@ from ddkit.options import (
     Whole,
 )
 from ddkit.recipes.binding import convert, describe
-from ddkit.recipes.place import Place, Source
+from ddkit.recipes.place import Place, Source, told
 
 HERE = Place(Source("mine.toml"), "part")
 
@@ -68,7 +68,7 @@ def test_a_value_fits_its_type_and_range_or_is_refused(hint: Any, good: list[Any
 def test_what_no_float_holds_is_refused_in_words_that_are_true(hint: Any, value: float):
     with pytest.raises(RecipeError) as refusal:
         convert(value, hint, HERE)
-    words = f"must be a finite number, at most 3.4e+38, not {value!r}"
+    words = f"must be a finite number, at most 3.4e+38, not {told(value)}"
     assert str(refusal.value) == f"mine.toml: part: {words}"
 
 
@@ -78,7 +78,7 @@ def test_what_no_integer_of_a_tensor_holds_is_refused_in_words_that_are_true(hin
     assert convert(2**63 - 1, hint, HERE) == 2**63 - 1
     with pytest.raises(RecipeError) as refusal:
         convert(value, hint, HERE)
-    words = f"must be an integer that 64 bits hold, at most 9.22337e+18, not {value!r}"
+    words = f"must be an integer that 64 bits hold, at most 9.22337e+18, not {told(value)}"
     assert str(refusal.value) == f"mine.toml: part: {words}"
 
 

@@ -111,7 +111,7 @@ def _dry_run(recipe: Recipe, loaded: Plugins, out: Path | None, name: str) -> No
 
 
 def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Reporter) -> None:
-    from ddkit.cli.evaluate import write_verdict
+    from ddkit.cli.evaluate import journal, write_verdict
     from ddkit.cli.table import print_verdict
     from ddkit.evaluation.baselines import no_baseline
     from ddkit.evaluation.compose import judged
@@ -123,9 +123,10 @@ def _judge(recipe: Recipe, outcome: Outcome, loaded: Plugins, reporter: Reporter
     lacking = no_baseline(outcome.synthetic, outcome.dataset.train.labels.bincount().tolist())
     if lacking:
         reporter.note(lacking)
+    target = outcome.folder.path / VERDICT
     verdict = judged(
         *(outcome.synthetic, outcome.dataset, recipe.eval, loaded, runtime, reporter),
-        scope=Scope(baseline=lacking is None),
+        *(Scope(baseline=lacking is None), journal(target)),
     )
-    write_verdict(verdict, outcome.folder.set, outcome.folder.path / VERDICT)
+    write_verdict(verdict, outcome.folder.set, target)
     print_verdict(verdict)

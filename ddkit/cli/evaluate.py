@@ -81,6 +81,7 @@ def evaluate(
         open_runtime(stored_runtime(syn, device)),
         reporter,
         Scope(not no_baseline, best_every),
+        journal(target),
     )
     write_verdict(verdict, path, target)
     if as_json:
@@ -91,7 +92,13 @@ def evaluate(
 
 def write_verdict(verdict: Verdict, path: Path, target: Path) -> None:
     """Write the verdict on the set at `path` as JSON to `target`."""
-    from ddkit.runtime.storage import write_text
+    from ddkit.runtime.storage import remove, write_text
 
     text = json.dumps({"set": path.name} | verdict.to_dict(), indent=2) + "\n"
     write_text(target, text)
+    remove(journal(target))
+
+
+def journal(target: Path) -> Path:
+    """Return where networks are kept that are judged while the verdict in `target` is not there."""
+    return target.with_name(f"{target.name}.judges")

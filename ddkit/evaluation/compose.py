@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ddkit.data import DataInfo, Dataset
 from ddkit.errors import CheckpointError, RecipeError
 from ddkit.evaluation import judge
 from ddkit.evaluation.baselines import check_data
+from ddkit.evaluation.journal import Journal, evaluation_key
 from ddkit.evaluation.verdict import WHOLE, Scope, Verdict
 from ddkit.images.real import make_dataset
 from ddkit.images.synthetic import SyntheticSet
@@ -39,11 +41,13 @@ def judged(
     runtime: Runtime,
     reporter: Reporter,
     scope: Scope = WHOLE,
+    journal: Path | None = None,
 ) -> Verdict:
     """Judge `syn` by the architectures of `spec`, each under its shortest name.
 
     The name seeds the networks: one and the same architecture gets the same ones, however many of
-    its defaults are spelled out.
+    its defaults are spelled out. Finished networks are kept in the file `journal`, from which an
+    interrupted evaluation goes on; the caller removes it with the verdict written.
 
     Raises:
         CheckpointError: the set holds what no network can learn from.
@@ -58,9 +62,14 @@ def judged(
         teacher = _teacher(syn, data, spec.teacher, loaded, runtime)
         named = plain(spec.teacher.backbone, loaded.backbones)
         spec = replace(spec, teacher=replace(spec.teacher, backbone=named))
-    reporter = Guarded(reporter)
+    reporter, kept = Guarded(reporter), None
+    if journal is not None:
+        taught = "" if teacher is None else teacher.identity
+        kept = Journal(journal, evaluation_key(syn, data, spec, runtime, scope, taught))
+        if len(kept):
+            reporter.note(f"going on: {len(kept)} networks were judged before")
     with own_settings(), stoppable(reporter.note):
-        return judge.evaluate(syn, archs, data, spec, make, runtime, reporter, teacher, scope)
+        return judge.evaluate(syn, archs, data, spec, make, runtime, reporter, teacher, scope, kept)
 
 
 def _teacher(

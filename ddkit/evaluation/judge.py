@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from ddkit.data import Dataset
 from ddkit.errors import DivergedError, IncompatibleError
 from ddkit.evaluation.baselines import Draw, baselines, check_data
+from ddkit.evaluation.journal import Journal, Judged
 from ddkit.evaluation.verdict import WHOLE, Result, Scope, Verdict
 from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet
+from ddkit.networks.digest import build_digest
 from ddkit.networks.fresh import Build, build
 from ddkit.networks.teacher import Teacher
 from ddkit.networks.training import accuracy, epochs, fit, joins
@@ -36,13 +39,15 @@ def evaluate(
     reporter: Reporter,
     teacher: Teacher | None = None,
     scope: Scope = WHOLE,
+    journal: Journal | None = None,
 ) -> Verdict:
     """Train `spec.seeds` new networks of each architecture on `syn`; test after the last epoch.
 
     The same networks (same seeds, same protocol) are also trained on random real images, a new draw
     for each network: as many full images as the set stores and, where the set is a mosaic, also
     mosaics of as many. A `teacher` labels everything that judges train on. A network that diverged
-    gives no figure: that is noted, and stands in the verdict.
+    gives no figure: that is noted, and stands in the verdict. Networks that the `journal` knows are
+    not trained again.
 
     Raises:
         IncompatibleError: the set and the data differ in shape or classes; an architecture cannot
@@ -68,7 +73,9 @@ def evaluate(
     try:
         for arch, build_it in zip(archs, makes, strict=True):
             training = spec.training_of(arch)
-            judge = _Judge(arch, build_it, data, training, runtime, reporter, teacher, scope)
+            judge = _Judge(
+                arch, build_it, data, training, runtime, reporter, teacher, scope, journal
+            )
             for subject, draw in subjects:
                 result = judge.judged(subject, draw, networks)
                 verdict.results.append(replace(result, preset=spec.preset(arch)))
@@ -110,24 +117,45 @@ class _Judge:
     reporter: Reporter
     teacher: Teacher | None
     scope: Scope
+    journal: Journal | None
+
+    @cached_property
+    def names(self) -> tuple[str, str]:
+        """What tells this architecture: its name, and a digest of what it builds."""
+        return str(self.arch), build_digest(self.make, self.data.info)
 
     def judged(self, subject: str, draw: Draw, networks: range) -> Result:
         """Train `networks` on what `draw` gives them; one that diverged gives no figure."""
-        start, tests, failures = time.perf_counter(), [], []
-        for k in networks:
-            try:
-                tests.append(self.tests(k, draw(k)))
-            except DivergedError as error:
-                failures.append(f"network {k} diverged at lr {self.spec.lr:g}: {error}")
-                self.reporter.note(f"{self.arch} on {subject}, {failures[-1]}; it gives no figure")
+        judged = [self.one(subject, draw, k) for k in networks]
+        for failure in (one.failure for one in judged if one.failure):
+            self.reporter.note(f"{self.arch} on {subject}, {failure}; it gives no figure")
+        tests = [one.tests for one in judged if one.tests]
         return Result(
             arch=str(self.arch),
             subject=subject,
             accuracies=tuple(test[-1] for test in tests),
-            seconds=time.perf_counter() - start,
+            seconds=sum(one.seconds for one in judged),
             best=tuple(map(max, tests)) if self.scope.best_every else (),
-            failures=tuple(failures),
+            failures=tuple(one.failure for one in judged if one.failure),
         )
+
+    def one(self, subject: str, draw: Draw, k: int) -> Judged:
+        """Return what comes of network number `k`, from the journal or by training it."""
+        if self.journal is not None:
+            known = self.journal.get([*self.names, subject, k])
+            if known is not None:
+                for _ in range(epochs(self.spec)):
+                    self.reporter.advance({})
+                return known
+        start, tests, failure = time.perf_counter(), [], ""
+        try:
+            tests = self.tests(k, draw(k))
+        except DivergedError as error:
+            failure = f"network {k} diverged at lr {self.spec.lr:g}: {error}"
+        made = Judged(tuple(tests), time.perf_counter() - start, failure)
+        if self.journal is not None:
+            self.journal.keep([*self.names, subject, k], made)
+        return made
 
     def tests(self, k: int, made: SyntheticSet) -> list[float]:
         """Train network number `k` on `made` from scratch.

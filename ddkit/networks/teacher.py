@@ -28,6 +28,11 @@ class Teacher:
         reporter.note(f"teacher: {100 * self.accuracy:.1f} % of the test images right")
 
     @property
+    def identity(self) -> str:
+        """What tells this teacher's networks from others: their data, training and build."""
+        return self._pool.folder.name
+
+    @property
     def accuracy(self) -> float:
         """The networks' mean test accuracy, 0 to 1, once they are prepared."""
         return mean(self._pool.accuracies.values())

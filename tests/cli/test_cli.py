@@ -719,7 +719,7 @@ def test_a_plugin_that_raises_costs_one_line_and_its_traceback_on_request(
     said = ddkit(*(["-v"] if verbose else []), "distill", recipe_file(), "--out", "out", "-q")
     assert said.code == 1
     assert ("Traceback" in said.err) == verbose
-    assert "the method 'dm' of plugin ddkit:dm" in said.lines[0]
+    assert "Error: the method 'dm' of plugin ddkit:dm" in said.lines[-1]
     assert verbose or len(said.lines) == 1
 
 

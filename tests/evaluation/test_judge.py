@@ -390,7 +390,7 @@ def lose(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> None:
 def test_a_judge_that_diverged_gives_no_figure(
     judge: Any, tiny: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    from ddkit.cli.progress import print_verdict
+    from ddkit.cli.table import print_verdict
 
     class Notes(Silent):
         said: list[str] = []  # noqa: RUF012
@@ -420,7 +420,7 @@ def test_a_judge_that_diverged_gives_no_figure(
 def test_an_architecture_of_which_all_diverged_has_no_mean_and_the_others_theirs(
     judge: Any, tiny: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    from ddkit.cli.progress import print_verdict
+    from ddkit.cli.table import print_verdict
 
     presets = {"mlp": {"lr": 1e30}}
     spec = replace(QUICK, archs=(Part("mlp"), NET), presets=presets)

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -364,7 +365,7 @@ def test_a_network_that_diverged_is_not_kept(tmp_path: Path, tiny: Dataset):
 def test_a_pool_stays_in_the_cache_whatever_a_set_calls_its_data(name: str, tiny: Dataset):
     data = replace(tiny, info=replace(tiny.info, name=name))
     spec = ProxySpec(backbone=Part("mlp"), count=1)
-    folder = ProxyPool(spec, lambda: nn.Identity(), data, RUNTIME, 0).folder
+    folder = ProxyPool(spec, partial(stand_in, data.info), data, RUNTIME, 0).folder
     assert folder.parent == storage.cache("networks")
     assert len(folder.name) <= 80
     assert folder.name.isprintable()

@@ -41,6 +41,7 @@ def test_pretrained_weights_get_their_own_normalisation(monkeypatch):
     import timm
 
     real = timm.create_model
+    monkeypatch.setattr("ddkit_backbones.timm._require_within_reach", lambda model: None)
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **o: real(name, **o))
     assert isinstance(built(3, pretrained=True), Adapted)
     assert not isinstance(built(3, pretrained=True, normalization="dataset"), Adapted)

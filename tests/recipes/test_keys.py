@@ -23,7 +23,9 @@ def test_every_key_has_type_default_and_meaning(section: str):
 @pytest.mark.parametrize("section", ["synthetic", "proxies", "runtime"])
 def test_the_keys_of_a_section_are_those_that_a_resolved_recipe_states(section: str):
     recipe = Recipe.parse(recipe_table(proxies={"count": 1, "images": 9}))
-    recipe = Recipe.parse(recipe.table(), ["synthetic.kind=bound", "synthetic.bound=9"])
+    recipe = Recipe.parse(
+        recipe.table(), ["synthetic.kind=bound", "synthetic.bound=9", "synthetic.path=x"]
+    )
     assert {k.name for k in keys(section)} == recipe.table()[section].keys()
 
 
