@@ -58,9 +58,9 @@ class RunFolder:
             return {}
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from None
-        if not isinstance(status, dict) or status.pop("digest", "") != _digest(status):
-            raise CheckpointError(f"{path}: damaged; choose another folder, or remove this one")
-        return status
+        if isinstance(status, dict) and (_first_release(status) or status.pop("digest", "") == _digest(status)):
+            return status
+        raise CheckpointError(f"{path}: damaged; choose another folder, or remove this one")
 
     def write_status(self, **values: Any) -> None:
         """Add `values` to `run.json`."""
@@ -203,6 +203,11 @@ class RunFolder:
 def _digest(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _first_release(status: dict[str, Any]) -> bool:
+    """Whether a finished run says so as ddkit 0.1.0 did, which took no digests."""
+    return bool(status.get("finished")) and status.keys().isdisjoint({"digest", "running", "set"})
 
 
 def previous(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -339,3 +340,12 @@ def test_the_newest_set_is_the_one_written_last(tmp_path: Path):
         path.touch()
         os.utime(path, (number, number))
     assert newest_set(tmp_path).parent.name == "a"
+
+
+def test_a_run_that_the_first_release_finished_is_still_read(tmp_path: Path):
+    status = {"identity": "x", "finished": True, "seconds": 1.0, "ddkit": "0.1.0"}
+    (tmp_path / "run.json").write_text(json.dumps(status), encoding="utf-8")
+    assert RunFolder(tmp_path).status() == status
+    (tmp_path / "run.json").write_text(json.dumps(status | {"finished": False}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="damaged"):
+        RunFolder(tmp_path).status()
