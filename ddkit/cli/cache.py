@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from stat import S_ISREG
@@ -12,7 +11,6 @@ import click
 from ddkit.cli import options, screen
 from ddkit.errors import CheckpointError
 from ddkit.paths import is_folder, look, reason
-from ddkit.runtime import storage
 
 
 @click.group()
@@ -36,6 +34,8 @@ def list_(as_json: bool) -> None:
     Example:
       ddkit cache list --json
     """
+    from ddkit.runtime import storage
+
     rows = [(name, _bytes(path), round(_days(path), 1)) for name, path in entries().items()]
     if as_json:
         listed = [{"name": n, "bytes": size, "days": days} for n, size, days in rows]
@@ -77,6 +77,8 @@ def prune(names: tuple[str, ...], older_than: float | None, yes: bool) -> None:
 
 
 def _remove(path: Path) -> None:
+    import shutil
+
     try:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     except FileNotFoundError:  # another process was quicker
@@ -87,6 +89,8 @@ def _remove(path: Path) -> None:
 
 def entries() -> dict[str, Path]:
     """Return what is cached by name, ``networks/…`` or ``images/…``."""
+    from ddkit.runtime import storage
+
     folder = storage.cache("")
     found = sorted(folder.glob("*/*")) if is_folder(folder, CheckpointError) else []
     return {path.relative_to(folder).as_posix(): path for path in found}

@@ -814,3 +814,10 @@ def test_ctrl_c_saves_the_state_and_the_same_command_goes_on_to_the_same_bytes(
 
 def test_the_table_of_the_tests_is_a_recipe():
     assert Recipe.parse(recipe_table()).method.name == "dm"
+
+
+def test_the_command_line_starts_without_what_reads_packages_and_computes():
+    script = "import sys, ddkit.cli; print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    heavy = {"torch", "numpy", "rich", "pluggy", "importlib.metadata", "platformdirs", "tempfile"}
+    assert not heavy & set(said.stdout.split())
