@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -23,6 +24,7 @@ from ddkit.reporter import Reporter
 from ddkit.run import Run
 from ddkit.runs.folder import RECIPE, RunFolder
 from ddkit.runs.identity import identity
+from ddkit.runtime import storage
 from ddkit.runtime.device import Runtime, open_runtime, own_settings
 
 
@@ -175,7 +177,7 @@ def extend(
     folder.write_status(identity=key, finished=False, continues=named, from_step=step)
     folder.write_recipe(parts.recipe)
     if run.metrics.is_file():
-        shutil.copyfile(run.metrics, folder.metrics)  # cut to the steps when the run goes on
+        storage.write_atomically(folder.metrics, partial(shutil.copyfile, run.metrics))
     save(folder.checkpoint, live, parts.method, step, key)
     return folder
 

@@ -300,7 +300,7 @@ class ProxyPool:
                 f"{self.info.name} that are here; remove the file to train it anew"
             )
         if described.pop("digest", "") != _digest(state, described):  # damaged: make it again
-            self._path(index).unlink(missing_ok=True)
+            storage.remove(self._path(index))
             self._train(index, Silent())
             return self._load(index)
         known: dict[str, float] = json.loads(described["test_accuracies"])

@@ -191,11 +191,19 @@ class RunFolder:
     def finish(self, **values: Any) -> None:
         """Mark the run finished, with the hash of its set, and drop its checkpoints.
 
+        Its set and its metrics are on the disk before it is called finished.
+
         Raises:
-            CheckpointError: the folder was emptied while the run went on.
+            CheckpointError: the folder was emptied while the run went on, or the disk fails.
         """
         if not self.status():
             raise CheckpointError(f"{self.path / STATUS}: is gone; what there is of the run stays")
+        try:
+            storage.sync(self.metrics)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise CheckpointError(f"{self.metrics}: cannot be written: {error.strerror}") from None
         self.write_status(finished=True, running=None, set=storage.digest(self.set), **values)
         discard(self.checkpoint)
 

@@ -14,7 +14,7 @@ import torch
 
 from ddkit.errors import Interrupted
 from ddkit.reporter import Metrics, Reporter, Silent
-from ddkit.runtime.storage import append, write_text
+from ddkit.runtime import storage
 
 
 class JsonLines:
@@ -58,7 +58,7 @@ class JsonLines:
             bad = [f"{k} ({v})" for k, v in values.items() if not math.isfinite(v)]
             if bad:
                 not_finite[step] = bad
-        append(self.path, "".join(lines))  # what it refuses stays pending
+        storage.append(self.path, "".join(lines))  # what it refuses stays pending
         self.not_finite |= not_finite
         self._step += len(lines)
         self._pending = []
@@ -76,7 +76,7 @@ def keep_lines(path: Path, count: int) -> None:
         if step is not None and last < step < count:
             kept.append(line.decode())
             last = step
-    write_text(path, "".join(kept))
+    storage.write_text(path, "".join(kept))
 
 
 def _step(line: bytes) -> int | None:

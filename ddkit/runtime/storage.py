@@ -194,7 +194,7 @@ def existing(path: Path) -> Path:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a file that cannot be written, before the work that it is to hold; writes nothing.
+    """Refuse a file that cannot be written, before the work that it is to hold; makes its folder.
 
     Raises:
         CheckpointError: as `write_atomically`.
@@ -202,7 +202,7 @@ def check_writable(path: Path) -> None:
     if is_folder(path, CheckpointError):
         raise CheckpointError(f"{path}: is a folder; give a file")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:

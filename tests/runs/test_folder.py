@@ -234,6 +234,33 @@ FILES = {
 }
 
 
+def test_set_and_metrics_are_on_the_disk_before_a_run_is_called_finished(
+    loaded: Any, tiny_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from ddkit.distillation.loop import run_recipe
+    from ddkit.runtime import storage
+
+    synced: dict[str, bytes] = {}
+    sync, move = storage.sync, storage.move
+
+    def syncing(path: Path) -> None:
+        sync(path)
+        synced[path.name] = path.read_bytes()
+
+    def moving(path: Path, to: Path) -> None:
+        finished = to.name == "run.json" and b'"finished": true' in path.read_bytes()
+        if finished:
+            assert synced["metrics.jsonl"] == (to.parent / "metrics.jsonl").read_bytes()
+            assert (to.parent / "synthetic.safetensors").exists()
+        move(path, to)
+
+    monkeypatch.setattr(storage, "sync", syncing)
+    monkeypatch.setattr(storage, "move", moving)
+    out = tmp_path / "out"
+    run_recipe(tiny_recipe(), loaded, Stopping(99), out)
+    assert synced["metrics.jsonl"].count(b"\n") == 4
+
+
 @pytest.mark.parametrize("where", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(("state", "name"), [(s, n) for s in FILES for n in FILES[s]])
 def test_a_flipped_byte_is_refused_in_words_or_said_aloud_and_changes_nothing(

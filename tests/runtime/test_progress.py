@@ -57,7 +57,7 @@ def test_lines_that_the_disk_refused_are_written_with_the_next_ones(
 
     lines.advance({"loss": torch.tensor(1.0)})
     with monkeypatch.context() as patch:
-        patch.setattr("ddkit.runtime.progress.append", full)
+        patch.setattr("ddkit.runtime.storage.append", full)
         with pytest.raises(CheckpointError):
             lines.flush()
     lines.advance({"loss": torch.tensor(torch.inf)})

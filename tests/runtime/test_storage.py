@@ -67,6 +67,15 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_is_before_we_
     ]
 
 
+def test_a_folder_made_to_see_whether_it_can_be_written_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    synced: list[Path] = []
+    monkeypatch.setattr(storage, "sync_folder", synced.append)
+    storage.check_writable(tmp_path / "a" / "b" / "eval.json")
+    assert {tmp_path, tmp_path / "a"} <= set(synced)
+
+
 def test_what_a_check_refuses_takes_no_place(tmp_path: Path):
     path = tmp_path / "file"
     write_text(path, "old")
