@@ -17,9 +17,15 @@ _UNSEEN = re.compile(
 
 
 class DDKitError(Exception):
-    """A mistake the user can mend; shown without a traceback."""
+    """A mistake the user can mend; shown without a traceback.
+
+    Its text may quote names from outside: characters of them that act on a terminal are shown.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return "\n".join(map(shown, super().__str__().split("\n")))
 
 
 class RecipeError(DDKitError):
