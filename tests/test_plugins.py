@@ -357,3 +357,30 @@ def test_the_example_plugin_keeps_the_rules(spread: Path, monkeypatch: pytest.Mo
     component = plugins.load().regularizers["spread"]
     assert component.distribution == "ddkit-spread"
     check_regularizer(component.factory, margin=0.0)
+
+
+@pytest.mark.parametrize("factory", ["str", "max", "wrong", "Odd"])
+def test_a_factory_whose_options_cannot_be_read_costs_itself_alone(
+    factory: str, install: Callable[..., None]
+):
+    install(
+        "mine-odd",
+        f"""
+        from ddkit import hookimpl
+
+        def wrong(x: "3 +" = 1): ...
+
+        class Odd:
+            __signature__ = "none"
+
+        @hookimpl
+        def register_methods():
+            return {{"odd": {factory}}}
+        """,
+    )
+    said = ddkit("list", "methods")
+    assert said.code == 0 and "ncfm" in said.out and "odd" not in said.out
+    (line,) = said.lines
+    assert line.startswith("warning: 'odd' of plugin mine-odd:") and "cannot be read" in line
+    said = ddkit("list", "methods", "odd")
+    assert said.code == 2 and "cannot be read" in said.err

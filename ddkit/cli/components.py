@@ -10,6 +10,7 @@ import click
 from ddkit.cli import options, screen
 from ddkit.cli.recipes import FILES, list_protocols, show_one
 from ddkit.cli.recipes import list_ as list_recipes
+from ddkit.errors import PluginError
 from ddkit.plugins import KINDS
 
 
@@ -46,7 +47,15 @@ def list_(context: click.Context, kind: str, name: str | None, as_json: bool) ->
     if name is not None:
         component, _ = registry.resolve(name)
         chosen = {name: component}
-    rows = [reference.facts(kind, n, c) for n, c in chosen.items()]
+    rows = []
+    for own, part in chosen.items():
+        try:
+            rows.append(reference.facts(kind, own, part))
+        except PluginError as error:
+            words = f"{own!r} of plugin {part.plugin} {error}"
+            if name is not None:
+                raise PluginError(words) from error
+            screen.note(f"warning: {words}")
     if as_json:
         screen.data(rows)
     elif name is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ddkit.errors import RecipeError, near
+from ddkit.errors import PluginError, RecipeError, near
 from ddkit.options import Range
 from ddkit.paths import check_text, expanded
 from ddkit.recipes.place import Place, told
@@ -61,14 +61,29 @@ class Described:
 
 
 def schema(factory: Callable[..., Any]) -> dict[str, Option]:
-    """Return the options of `factory` by name, positional-only given parameters left out."""
+    """Return the options of `factory` by name, positional-only given parameters left out.
+
+    Raises:
+        PluginError: its signature or the types in it cannot be read, whatever a stranger's are.
+    """
     if isinstance(factory, Described):
         return factory.options
     target = factory.__init__ if inspect.isclass(factory) else factory
     holder = factory if dataclasses.is_dataclass(factory) else target
-    hints = get_type_hints(holder, include_extras=True)
+    try:
+        hints = get_type_hints(holder, include_extras=True)
+        parameters = inspect.signature(factory).parameters.values()
+    except NameError as error:
+        why = f"types that cannot be read ({error})"
+        mend = "must import them where the module is loaded"
+        raise PluginError(f"has {why}; its author {mend}") from error
+    except Exception as error:
+        why = f"a signature that cannot be read ({str(error).partition(chr(10))[0][:200]})"
+        raise PluginError(
+            f"has {why}; its author must give a factory with typed options"
+        ) from error
     options = {}
-    for parameter in inspect.signature(factory).parameters.values():
+    for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         default = parameter.default

@@ -84,11 +84,8 @@ def check_options(
     """
     try:
         checked(component.factory, options, place, dict.fromkeys(own))
-    except NameError as error:
-        raise PluginError(
-            f"{place}: plugin {component.plugin} has types that cannot be read ({error}); "
-            f"its author must import them where the module is loaded"
-        ) from error
+    except PluginError as error:
+        raise PluginError(f"{place}: plugin {component.plugin} {error}") from error
 
 
 def resolved(recipe: Recipe, plugins: Plugins) -> Recipe:
