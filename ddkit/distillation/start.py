@@ -89,7 +89,7 @@ class Origin:
         """Return what the run in `folder` continues, as its ``run.json`` says.
 
         Raises:
-            CheckpointError: the state that it took over is no longer there.
+            CheckpointError: the state that it took over is no longer there, or not as it was told.
         """
         status = folder.status() if folder.path.is_dir() else {}
         if "continues" not in status:
@@ -99,7 +99,13 @@ class Origin:
                 f"{folder.path}: lacks the state of the run that it continues; remove it and "
                 f"extend that run anew"
             )
-        return cls(str(status["continues"]), int(status["from_step"]))
+        identity, step = status["continues"], status.get("from_step")
+        if not isinstance(identity, str) or type(step) is not int:
+            raise CheckpointError(
+                f"{folder.path}: its run.json does not say what run it continues; remove it and "
+                f"extend that run anew"
+            )
+        return cls(identity, step)
 
 
 def run_identity(parts: Composition, origin: Origin | None = None) -> str:

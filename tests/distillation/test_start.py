@@ -142,6 +142,16 @@ def test_a_finished_run_is_extended_from_its_set_as_a_run_of_its_own(
     assert run(dm(8), again.path).folder.status()["from_step"] == 6
 
 
+@pytest.mark.parametrize("told", [{"continues": 3, "from_step": 4}, {"continues": "x"}])
+def test_a_folder_that_does_not_say_what_it_continues_is_refused(
+    run: Any, told: dict[str, Any], tmp_path: Path
+):
+    done = run(dm(4), tmp_path / "out")
+    done.folder.write_status(**told)
+    with pytest.raises(CheckpointError, match="does not say what run it continues"):
+        run(dm(4), tmp_path / "out")
+
+
 def test_more_than_iterations_makes_another_run(
     run: Any, loaded: Any, tiny: Dataset, tmp_path: Path
 ):
