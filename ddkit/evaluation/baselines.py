@@ -74,18 +74,37 @@ def no_baseline(syn: SyntheticSet, counts: Sequence[int]) -> str | None:
 
 
 def check_data(syn: SyntheticSet, data: Dataset) -> None:
-    """Refuse data that the set was not made for.
+    """Refuse data that the set was not made for; other images of its classes are welcome.
 
     Raises:
-        IncompatibleError: other shape, classes or normalisation.
+        IncompatibleError: other shape or classes, or classes in another order.
     """
-    for what in ("shape", "classes", "mean", "std"):
+    if syn.info.classes != data.info.classes and set(syn.info.classes) == set(data.info.classes):
+        pairs = zip(syn.info.classes, data.info.classes, strict=True)
+        label, (ours, theirs) = next((k, p) for k, p in enumerate(pairs) if p[0] != p[1])
+        raise IncompatibleError(
+            f"the test data {data.info.name} has the classes of the set in another order: label "
+            f"{label} is {ours!r} in the set, {theirs!r} in the data; give it in the set's order"
+        )
+    for what in ("shape", "classes"):
         ours, theirs = getattr(syn.info, what), getattr(data.info, what)
         if ours != theirs:
             raise IncompatibleError(
                 f"the set was made for {shown(syn.info.name)} with {what} {_short(ours)}, but the "
                 f"test data {shown(data.info.name)} has {_short(theirs)}"
             )
+
+
+def other_statistics(syn: SyntheticSet, data: Dataset) -> str | None:
+    """Return in words how the data's own statistics differ from the set's, which are used."""
+    for what in ("mean", "std"):
+        ours, theirs = getattr(syn.info, what), getattr(data.info, what)
+        if ours != theirs:
+            return (
+                f"the test images have the {what} {_short(theirs)} of their own; they are "
+                f"normalised by the set's, {_short(ours)}, as what networks learn from is"
+            )
+    return None
 
 
 def _short(value: tuple[Any, ...]) -> str:

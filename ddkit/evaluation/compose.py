@@ -56,7 +56,7 @@ def judged(
     if wrong:
         raise CheckpointError(f"the set cannot be judged: {wrong}")
     archs = [plain(arch, loaded.backbones) for arch in spec.archs]
-    make = partial(judge_maker, plugins=loaded, info=data.info)
+    make = partial(judge_maker, plugins=loaded, info=syn.info)
     teacher = None
     if spec.teacher is not None:
         teacher = _teacher(syn, data, spec.teacher, loaded, runtime)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ddkit.data import Dataset
 from ddkit.errors import DivergedError, IncompatibleError
-from ddkit.evaluation.baselines import Draw, baselines, check_data
+from ddkit.evaluation.baselines import Draw, baselines, check_data, other_statistics
 from ddkit.evaluation.journal import Journal, Judged
 from ddkit.evaluation.verdict import WHOLE, Result, Scope, Verdict
 from ddkit.images.real import RealImages
@@ -55,7 +55,10 @@ def evaluate(
         DivergedError: every network diverged.
     """
     check_data(syn, data)
-    data = replace(data, info=syn.info).to(runtime.device)  # whitened as the set was, if it was
+    if said := other_statistics(syn, data):
+        reporter.note(said)
+    # Normalised and whitened as the set was: test images, random images and what the teacher sees.
+    data = replace(data, info=syn.info).to(runtime.device)
     made = syn.to(runtime.device)
     subjects: list[tuple[str, Draw]] = [("set", lambda k: made)]
     if scope.baseline:

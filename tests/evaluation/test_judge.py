@@ -285,9 +285,34 @@ def test_data_that_the_set_was_not_made_for_is_refused(other: Dataset, judge: An
         judge(real_set(tiny), data=other)
 
 
-def test_other_statistics_are_other_data(judge: Any, tiny: Dataset):
-    info = replace(tiny.info, mean=(0.1, 0.2, 0.3))
-    with pytest.raises(IncompatibleError, match="mean"):
+@pytest.mark.parametrize("statistics", [{"mean": (0.1, 0.2, 0.3)}, {"std": (0.9, 0.1, 2.0)}])
+def test_other_images_are_normalised_by_the_statistics_of_the_set(
+    statistics: Any, loaded: Any, tiny: Dataset
+):
+    class Noting(Silent):
+        def note(self, text: str) -> None:
+            if "normalised" in text:
+                notes.append(text)
+
+    def judged(data: Dataset) -> Verdict:
+        spec = replace(QUICK, teacher=TeacherSpec(NET, epochs=1, batch_size=8))
+        return compose.judged(real_set(tiny), data, spec, loaded, RUNTIME, Noting())
+
+    notes: list[str] = []
+    own = judged(tiny)
+    assert not notes
+    other = judged(
+        Dataset(replace(tiny.info, name="elsewhere", **statistics), tiny.train, tiny.test)
+    )
+    assert [r.accuracies for r in other.results] == [r.accuracies for r in own.results]
+    assert other.teacher_accuracy == own.teacher_accuracy
+    (said,) = notes
+    assert next(iter(statistics)) in said and "normalised by the set's" in said
+
+
+def test_the_set_s_classes_in_another_order_are_refused_in_these_words(judge: Any, tiny: Dataset):
+    info = replace(tiny.info, classes=tiny.info.classes[::-1])
+    with pytest.raises(IncompatibleError, match="in another order: label 0 is 'class 0' in the"):
         judge(real_set(tiny), data=Dataset(info, tiny.train, tiny.test))
 
 
