@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ddkit.data import DataInfo, Dataset
-from ddkit.errors import CheckpointError, RecipeError
+from ddkit.errors import CheckpointError, DataError, RecipeError
 from ddkit.evaluation import judge
 from ddkit.evaluation.baselines import check_data
 from ddkit.evaluation.journal import Journal, evaluation_key
@@ -137,6 +137,7 @@ def test_data(syn: SyntheticSet, loaded: Plugins, path: str | None = None) -> Da
 
     Raises:
         RecipeError: the set names none.
+        DataError: as the dataset does; where the set remembers a relative path, with what helps.
     """
     if "dataset" not in syn.recipe:
         raise RecipeError("the set does not say which dataset it was made from; give one")
@@ -144,4 +145,13 @@ def test_data(syn: SyntheticSet, loaded: Plugins, path: str | None = None) -> Da
     part, _ = split_zca(as_part(syn.recipe["dataset"], place), place)
     if path is not None:
         part = Part(part.name, {**part.options, "path": path})
-    return make_dataset(part, loaded, place)
+    try:
+        return make_dataset(part, loaded, place)
+    except DataError as error:
+        told = str(part.options.get("path", ""))
+        if path is not None or not told or told[0] == "~" or Path(told).is_absolute():
+            raise
+        raise DataError(
+            f"{error}\nthe set remembers this path as it was where the set was made; name the "
+            f"folder's place with --data DIR, or judge from there"
+        ) from error

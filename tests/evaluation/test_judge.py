@@ -17,6 +17,7 @@ import ddkit
 from ddkit.data import Dataset, MemoryImages
 from ddkit.errors import (
     CheckpointError,
+    DataError,
     DDKitError,
     DivergedError,
     IncompatibleError,
@@ -308,6 +309,18 @@ def test_other_images_are_normalised_by_the_statistics_of_the_set(
     assert other.teacher_accuracy == own.teacher_accuracy
     (said,) = notes
     assert next(iter(statistics)) in said and "normalised by the set's" in said
+
+
+def test_a_set_that_remembers_a_relative_path_says_how_to_name_the_folder(
+    loaded: Any, tiny: Dataset
+):
+    syn = real_set(tiny)
+    syn.recipe = {"dataset": {"name": "folder", "path": "nowhere"}}
+    with pytest.raises(DataError, match=r"nowhere: there is no such folder.*\n.*--data DIR"):
+        compose.test_data(syn, loaded)
+    with pytest.raises(DataError) as said:
+        compose.test_data(syn, loaded, "nor/here")
+    assert "--data" not in str(said.value)
 
 
 def test_the_set_s_classes_in_another_order_are_refused_in_these_words(judge: Any, tiny: Dataset):
