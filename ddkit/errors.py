@@ -46,6 +46,20 @@ class BrokenPluginError(PluginError):
     exit_code = 1
 
 
+class ContractError(Exception):
+    """A part of a recipe that does not do what its kind must.
+
+    Of a third party's part, the run tells it in one line as its plugin's; of ddkit's own, it is a
+    bug. `kind` is ``method``, ``regularizer``, ``backbone`` or ``dataset``; `name` that of the
+    recipe, where only one of several parts is meant.
+    """
+
+    def __init__(self, kind: str, problem: str, name: str = ""):
+        super().__init__(problem)
+        self.kind = kind
+        self.name = name
+
+
 class IncompatibleError(DDKitError):
     """Parts that are each fine but cannot work together."""
 

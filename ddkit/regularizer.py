@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from ddkit.errors import ContractError
 from ddkit.images.groups import Groups
 
 
@@ -27,7 +28,8 @@ class Match:
         real_groups: the classes of the rows of `real_view`.
         syn_maps: local features [N,C,P] of `syn_view` from the method's network.
         real_maps: the same of `real_view`, without gradient.
-        proxy: a network trained on real data, frozen, drawn from ``[proxies]``.
+        proxy: a network trained on real data, frozen, drawn from ``[proxies]``; where a term
+            reads it and the method left it out, `Run.backward` draws one anew each step.
     """
 
     syn: Tensor
@@ -74,3 +76,35 @@ class Term:
     name: str
     weight: float
     regularizer: Regularizer
+
+    def penalty(self, m: Match) -> Tensor:
+        """Return the weighted loss.
+
+        Raises:
+            ContractError: `m` lacks what the regularizer reads; its loss is no scalar tensor.
+        """
+        lacking = [n for n in sorted(self.regularizer.requires) if getattr(m, n) is None]
+        if lacking:
+            raise ContractError(
+                "method",
+                f"the Match that it gives to run.backward lacks {', '.join(lacking)}, "
+                f"which regularizer {self.name!r} reads",
+            )
+        loss = self.regularizer.loss(m)
+        check_scalar(loss, "regularizer", "loss must return", self.name.partition("#")[0])
+        return self.weight * loss
+
+
+def check_scalar(value: object, kind: str, must: str, name: str = "") -> None:
+    """Refuse what is no tensor of one number.
+
+    Raises:
+        ContractError: `must`, and what it is instead.
+    """
+    if not isinstance(value, Tensor):
+        instead = f"a value of type {type(value).__name__}"
+    elif value.ndim:
+        instead = f"one of shape {list(value.shape)}; sum it over the classes"
+    else:
+        return
+    raise ContractError(kind, f"{must} a scalar tensor, not {instead}", name)

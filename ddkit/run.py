@@ -16,7 +16,7 @@ from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.networks.fresh import Networks
 from ddkit.networks.pool import ProxyPool
-from ddkit.regularizer import Match, Term
+from ddkit.regularizer import Match, Term, check_scalar
 from ddkit.reporter import Metrics, Reporter
 from ddkit.runtime import randomness
 from ddkit.runtime.device import Runtime
@@ -136,12 +136,21 @@ class Run:
     def backward(self, loss: Tensor | None, match: Match) -> Metrics:
         """Add the regularizers to `loss`, both sums over the classes of `match`; go backward.
 
-        Pass None where the method wrote its gradients itself.
+        Pass None where the method wrote its gradients itself. A match without a proxy gets one
+        where a term reads it: that of the step, `at`. A method with another schedule puts what
+        `draw_proxy` returns into its match.
+
+        Raises:
+            ContractError: a loss is no scalar tensor; `match` lacks what a term reads.
         """
+        if loss is not None:
+            check_scalar(loss, "method", "the loss that it gives to run.backward must be")
+        if match.proxy is None and self.wants("proxy"):
+            match = replace(match, proxy=self.draw_proxy(self.at))
         metrics: dict[str, Tensor] = {} if loss is None else {"loss": loss.detach()}
         total = loss
         for term in self.terms:
-            penalty = term.weight * term.regularizer.loss(match)
+            penalty = term.penalty(match)
             name = term.name
             metrics[name] = metrics.get(name, 0) + penalty.detach()
             total = penalty if total is None else total + penalty

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import SGD
 
 from ddkit.data import Dataset
+from ddkit.errors import ContractError
 from ddkit.regularizer import Match, Regularizer, Term
 from ddkit.run import Run, added
 from ddkit.runtime.device import Runtime
@@ -205,6 +206,79 @@ def test_maps_and_proxies_are_supplied_only_where_somebody_reads_them(
     busy = bench_run(tmp_path, Term("looking", 1.0, Looking()))
     assert busy.draw_proxy(0) is not None
     assert busy.wants("real_maps", "proxy")
+
+
+class Seeing(Looking):
+    """Keeps the weights of every proxy that it is shown."""
+
+    seen: ClassVar[list[float]] = []
+
+    def loss(self, m: Match) -> torch.Tensor:
+        self.seen.append(float(next(m.proxy.parameters()).detach().sum()))  # type: ignore[union-attr]
+        return super().loss(m)
+
+
+def test_a_match_without_a_proxy_gets_that_of_the_step_and_one_with_its_own_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Seeing, "seen", [])
+    run = bench_run(tmp_path, Term("seeing", 1.0, Seeing()))
+    assert run.proxies is not None
+    sums = [float(next(run.proxies.member(i).parameters()).sum()) for i in range(2)]
+    assert sums[0] != sums[1]
+    for run.at in range(8):
+        for _ in range(2):  # chunks of classes
+            run.backward(None, match(run))
+    pairs = [Seeing.seen[i : i + 2] for i in range(0, 16, 2)]
+    assert all(a == b for a, b in pairs), "within a step all chunks see the same network"
+    assert {a for a, _ in pairs} == set(sums), "steps draw anew"
+    Seeing.seen.clear()
+    own = replace(match(run), proxy=run.draw_proxy(0))
+    for run.at in range(8):
+        run.backward(None, own)
+    assert Seeing.seen == [pairs[0][0]] * 8
+
+
+@dataclass
+class Odd(Sum):
+    """A regularizer whose loss is what it is given."""
+
+    value: Any = None
+
+    def loss(self, m: Match) -> Any:
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.5, "not a value of type float"),
+        (None, "not a value of type NoneType"),
+        (torch.ones(3), "not one of shape [3]; sum it over the classes"),
+    ],
+)
+def test_a_loss_that_is_no_scalar_tensor_is_told_as_its_owners(
+    value: Any, words: str, tmp_path: Path
+):
+    run = bench_run(tmp_path, Term("odd#2", 1.0, Odd(value=value)))
+    with pytest.raises(ContractError) as broken:
+        run.backward(None, match(run))
+    assert (broken.value.kind, broken.value.name) == ("regularizer", "odd")
+    assert str(broken.value) == f"loss must return a scalar tensor, {words}"
+    if value is not None:
+        with pytest.raises(ContractError, match="the loss that it gives to") as broken:
+            run.backward(value, match(run))
+        assert broken.value.kind == "method"
+
+
+def test_a_match_that_lacks_what_a_term_reads_is_the_methods_fault(tmp_path: Path):
+    class Views(Sum):
+        requires: ClassVar[frozenset[str]] = frozenset({"syn", "real_view", "real_labels"})
+
+    run = bench_run(tmp_path, Term("views", 1.0, Views()))
+    with pytest.raises(ContractError, match=r"lacks real_labels, real_view, which .*'views'") as e:
+        run.backward(None, match(run))
+    assert e.value.kind == "method"
 
 
 def test_streams_are_those_of_the_seed(tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -12,6 +13,7 @@ from ddkit.distillation.checkpoint import tensors
 from ddkit.errors import (
     BrokenPluginError,
     CheckpointError,
+    ContractError,
     DDKitError,
     DivergedError,
     OutOfMemoryError,
@@ -107,28 +109,48 @@ def leave_traceback(folder: RunFolder, error: BaseException) -> None:
         error.add_note(f"the traceback is in {folder.path / ERROR}")
 
 
+@contextmanager
+def blamed(recipe: Recipe, plugins: Plugins) -> Iterator[None]:
+    """Tell in one line what a third party's plugin does wrong inside the block.
+
+    Raises:
+        BrokenPluginError: naming part, plugin and package.
+    """
+    try:
+        yield
+    except DDKitError:
+        raise
+    except Exception as error:
+        broken = told(error, recipe, plugins)
+        if broken is None:
+            raise
+        raise broken from error
+
+
 def told(error: BaseException, recipe: Recipe, plugins: Plugins) -> DDKitError | None:
-    """Return `error` as its plugin's, in one line, where a third party's plugin raised it."""
+    """Return `error` as its plugin's, in one line, where a third party's plugin is to blame."""
     found = _culprit(error, recipe, plugins)
     if found is None:
         return None
     kind, name, component = found
-    try:
-        release = f" {version(component.distribution)}"
-    except PackageNotFoundError:
-        release = ""
+    what = f": {error}" if isinstance(error, ContractError) else f" raised {_first_line(error)}"
     rest = "".join(f"; {note}" for note in getattr(error, "__notes__", []))
     return BrokenPluginError(
-        f"the {kind} {name!r} of plugin {component.plugin} ({component.distribution}{release}) "
-        f"raised {_first_line(error)}{rest}"
+        f"the {kind} {name!r} of plugin {component.plugin} ({release(component)}){what}{rest}"
     )
 
 
 def _culprit(
     error: BaseException, recipe: Recipe, plugins: Plugins
 ) -> tuple[str, str, Component] | None:
-    """Return the part of the recipe whose package the innermost frame of a third party is in."""
-    theirs = [used for used in _used(recipe, plugins) if used[2].distribution != BUILTIN]
+    """Return the part of the recipe whose contract is broken.
+
+    Else the one whose package the innermost frame of a third party is in.
+    """
+    theirs = [used for used in used_parts(recipe, plugins) if used[2].distribution != BUILTIN]
+    if isinstance(error, ContractError):
+        own = (u for u in theirs if u[0] == error.kind and error.name in ("", u[1]))
+        return next(own, None)
     found: tuple[str, str, Component] | None = None
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         package = _package(frame.f_globals.get("__name__"))
@@ -146,10 +168,22 @@ def _package(module: object) -> str:
     return str(module).partition(".")[0]
 
 
-def _used(recipe: Recipe, plugins: Plugins) -> Iterator[tuple[str, str, Component]]:
+def release(component: Component) -> str:
+    """Return the package that a component comes from, with its version where that is known."""
+    try:
+        return f"{component.distribution} {version(component.distribution)}"
+    except PackageNotFoundError:
+        return component.distribution
+
+
+def used_parts(
+    recipe: Recipe, plugins: Plugins, judges: bool = True
+) -> Iterator[tuple[str, str, Component]]:
+    """Yield kind, name and component of all that a recipe names, its pool and judges included."""
     named = [("method", plugins.methods, recipe.method)]
     named += [("regularizer", plugins.regularizers, part) for _, part in recipe.regularizers]
-    networks = [recipe.backbone, *(part for _, part in judging(recipe.eval))]
+    networks = [recipe.backbone]
+    networks += [part for _, part in judging(recipe.eval)] if judges else []
     networks += [] if recipe.proxies is None else [recipe.proxies.backbone]
     named += [("backbone", plugins.backbones, part) for part in networks]
     named.append(("dataset", plugins.datasets, recipe.dataset))

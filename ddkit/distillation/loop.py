@@ -14,11 +14,13 @@ from ddkit.distillation.checkpoint import VERSIONS, Kept, interval, restore, sav
 from ddkit.distillation.compose import Composition, make_method
 from ddkit.distillation.failures import (
     ERROR,
+    blamed,
     diverged,
     leave_traceback,
     refuse_non_finite,
-    told,
+    release,
     too_large,
+    used_parts,
 )
 from ddkit.distillation.preflight import brief, check_checkpoints, plan
 from ddkit.distillation.start import Origin, prepare, run_identity
@@ -26,7 +28,7 @@ from ddkit.errors import DDKitError, DivergedError, Interrupted
 from ddkit.findings import refuse
 from ddkit.images import pictures
 from ddkit.images.synthetic import SyntheticSet
-from ddkit.plugins import Plugins
+from ddkit.plugins import BUILTIN, Plugins
 from ddkit.recipes.recipe import Recipe
 from ddkit.reporter import Reporter
 from ddkit.run import Run
@@ -72,25 +74,17 @@ def run_recipe(
         KeyboardInterrupt: a signal before the first step, or a second one.
     """
     reporter = Guarded(reporter)
-    with stoppable(reporter.note) as stop:
-        try:
-            runtime, parts, folder, found = plan(recipe, plugins, out, name, dataset)
-            refuse(found)
-            key = run_identity(parts, Origin.of(folder))
-            with folder.claimed(key, parts.recipe, reporter.note) as finished:
-                if finished:
-                    syn = SyntheticSet.load(folder.set)
-                    return Outcome(folder, syn, parts.dataset, already=True)
-                for line in brief(parts, runtime, found):
-                    reporter.note(line)
-                return _distilled(parts, plugins, runtime, folder, key, stop, reporter)
-        except DDKitError:
-            raise
-        except Exception as error:
-            broken = told(error, recipe, plugins)
-            if broken is None:
-                raise
-            raise broken from error
+    with stoppable(reporter.note) as stop, blamed(recipe, plugins):
+        runtime, parts, folder, found = plan(recipe, plugins, out, name, dataset)
+        refuse(found)
+        key = run_identity(parts, Origin.of(folder))
+        with folder.claimed(key, parts.recipe, reporter.note) as finished:
+            if finished:
+                syn = SyntheticSet.load(folder.set)
+                return Outcome(folder, syn, parts.dataset, already=True)
+            for line in brief(parts, runtime, found):
+                reporter.note(line)
+            return _distilled(parts, plugins, runtime, folder, key, stop, reporter)
 
 
 def _distilled(
@@ -113,7 +107,7 @@ def _distilled(
         raise
     syn = run.synthetic
     syn.recipe = recipe.table()
-    syn.provenance = provenance(recipe, parts)
+    syn.provenance = provenance(parts, plugins)
     syn.save(folder.set)
     pictures.write_grid(syn, folder.path / GRID)
     folder.finish(
@@ -273,13 +267,20 @@ def _going_on(folder: RunFolder) -> str:
     return f"the same command with --out {folder.path} goes on"
 
 
-def provenance(recipe: Recipe, parts: Composition) -> dict[str, str | int]:
-    """Return what a set should say of its making; nothing that changes from run to run."""
+def provenance(parts: Composition, plugins: Plugins) -> dict[str, str | int]:
+    """Return what a set should say of its making; nothing that changes from run to run.
+
+    Packages of third parties that took part are named with their versions; judges come after.
+    """
     start = {} if parts.start is None else {"start": parts.start.digest}
+    made = used_parts(parts.recipe, plugins, judges=False)
+    theirs = {release(part) for _, _, part in made if part.distribution != BUILTIN}
+    named = {"plugins": ", ".join(sorted(theirs))} if theirs else {}
     return {
-        "seed": recipe.seed,
+        "seed": parts.recipe.seed,
         "data": parts.dataset.fingerprint(),
         **start,
+        **named,
         **VERSIONS,
         "python": platform.python_version(),
     }
