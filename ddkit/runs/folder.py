@@ -58,7 +58,8 @@ class RunFolder:
             return {}
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from None
-        if isinstance(status, dict) and (_first_release(status) or status.pop("digest", "") == _digest(status)):
+        known = isinstance(status, dict)
+        if known and (_first_release(status) or status.pop("digest", "") == _digest(status)):
             return status
         raise CheckpointError(f"{path}: damaged; choose another folder, or remove this one")
 
