@@ -6,26 +6,36 @@ A plugin's test is one line: ``check_regularizer(Spread, margin=0.1)``. A check 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ddkit.backbone import Backbone, embed, freeze, look, maps
+from ddkit.backbone import Backbone, embed, maps
 from ddkit.data import DataInfo, Dataset, ImageSource
-from ddkit.distillation.bench import CPU, Bench, stand_in, tiny_dataset
+from ddkit.distillation.bench import (
+    CPU,
+    Bench,
+    stand_in,
+    tiny_dataset,
+    tiny_match,
+    witnesses,
+)
 from ddkit.distillation.checkpoint import restore, save
-from ddkit.images.groups import Groups
-from ddkit.images.real import RealImages
+from ddkit.distillation.contract import count_steps, watched_step
+from ddkit.errors import ContractError
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.method import Method
 from ddkit.networks.fresh import build
-from ddkit.regularizer import FIELDS, Match, Regularizer, Term
+from ddkit.recipes.binding import bind
+from ddkit.recipes.place import Place, Source
+from ddkit.regularizer import FIELDS, Regularizer, check_scalar
 from ddkit.reporter import Metrics
 from ddkit.run import Run
 from ddkit.runtime.randomness import generator, global_generator
@@ -56,7 +66,7 @@ def check_method(
     Raises:
         AssertionError: naming the rule that is broken.
     """
-    make, bench = partial(factory, **options), bench or Bench()
+    make, bench = partial(bind, factory, options, _place(factory)), bench or Bench()
     with TemporaryDirectory() as name:
         folder = Path(name)
         start = bench.run(make(), folder).synthetic.images.detach().clone()
@@ -71,9 +81,11 @@ def check_method(
         whole.save(folder / "set.safetensors")
         loaded = SyntheticSet.load(folder / "set.safetensors")
         _same_set(whole, loaded, "the set changes on its way through its file")
-        if make().provides:
-            witness = Term("witness", 1.0, _witness(make().provides))
-            seen = _taken(replace(bench, terms=(*bench.terms, witness)), make, folder).synthetic
+        provided = make().provides
+        _require(provided <= FIELDS, f"provides {sorted(provided)}, out of {sorted(FIELDS)}")
+        if provided:
+            terms = (*bench.terms, *witnesses(provided))
+            seen = _taken(replace(bench, terms=terms), make, folder).synthetic
             _require(not torch.equal(whole.images, seen.images), "regularizers change nothing")
 
 
@@ -87,26 +99,29 @@ def check_regularizer(factory: Callable[..., Regularizer], /, **options: Any) ->
     Raises:
         AssertionError: naming the rule that is broken.
     """
-    term: Regularizer = factory(**options)
+    term: Regularizer = bind(factory, options, _place(factory))
     unknown = term.requires - FIELDS
     _require(not unknown, f"requires {sorted(unknown)}, which no Match has")
     dataset = tiny_dataset()
     images = torch.randn(12, *dataset.info.shape, generator=generator(0, "check-regularizer"))
     labels = torch.arange(12) // 4
     images.requires_grad_()
-    match = _match(dataset, images, labels, term.requires)
+    match = tiny_match(dataset, images, labels, term.requires)
     loss = term.loss(match)
-    _require(loss.ndim == 0 and bool(torch.isfinite(loss)), f"not a finite scalar: {loss}")
+    with _in_rules():
+        check_scalar(loss, "regularizer", "loss must return")
+    _require(bool(torch.isfinite(loss)), f"loss must be finite, not {loss.item()}")
+    _require(loss.requires_grad, "no gradient reaches the images: loss does not depend on them")
     (slope,) = torch.autograd.grad(loss, images, allow_unused=True, retain_graph=True)
     _require(slope is not None, "no gradient reaches the images")
     _require(bool(torch.isfinite(slope).all()), "the gradient is not finite")
     _require(bool(slope.any()), "the gradient is zero everywhere")
     _require(torch.equal(loss, term.loss(match)), "the same match gives another loss")
     parts = [labels < 1, labels >= 1]
-    added = sum(term.loss(_match(dataset, images[p], labels[p], term.requires)) for p in parts)
+    added = sum(term.loss(tiny_match(dataset, images[p], labels[p], term.requires)) for p in parts)
     _close(loss, added, "chunks of classes do not add up: sum over classes, do not average")
     order = torch.randperm(12, generator=generator(0, "check-order"))
-    shuffled = _match(dataset, images[order], labels[order], term.requires)
+    shuffled = tiny_match(dataset, images[order], labels[order], term.requires)
     _close(loss, term.loss(shuffled), "the order of the rows matters: go through Match.groups")
 
 
@@ -123,7 +138,7 @@ def check_backbone(
         AssertionError: naming the rule that is broken.
     """
     info = info or tiny_dataset().info
-    make = partial(factory, info, **options)
+    make = partial(bind, factory, options, _place(factory), info=info)
     net = build(make, CPU, 0, "check-backbone")
     x = torch.randn(4, *info.shape, generator=generator(0, "check-images")).requires_grad_()
     logits, features = net.train()(x), embed(net, x)
@@ -182,14 +197,17 @@ def _taken(bench: Bench, make: Callable[[], Method], folder: Path, interrupt: bo
     """Take up to `STEPS` steps; if asked, go on half-way in new objects from a checkpoint."""
     method = make()
     run, state = bench.run(method, folder), folder / "checkpoint.pt"
-    total = min(STEPS, method.steps(run))
+    with _in_rules():
+        total = min(STEPS, count_steps(method, run))
     for i in range(total):
         if interrupt and i == total // 2:
             save(state, run, method, i, "check")
             method = make()
             run = bench.run(method, folder)
             restore(state, run, method, "check")
-        _check_metrics(method.step(run, i))
+        with _in_rules():
+            metrics = watched_step(method, run, i)
+        _check_metrics(metrics)
     method.finish(run)
     _require(run.watch.found() is None, "a gradient is not finite")
     _require(bool(torch.isfinite(run.synthetic.images).all()), "an image is not finite")
@@ -198,49 +216,12 @@ def _taken(bench: Bench, make: Callable[[], Method], folder: Path, interrupt: bo
 
 def _check_metrics(metrics: Metrics) -> None:
     for name, value in metrics.items():
-        _require(isinstance(value, Tensor) and value.ndim == 0, f"{name!r} is not a scalar tensor")
         _require(bool(torch.isfinite(value)), f"{name!r} is {value}")
 
 
-def _witness(provided: frozenset[str]) -> Regularizer:
-    """Return a regularizer that wants all of `provided`, and complains where it is not there."""
-    _require(provided < FIELDS, f"provides {sorted(provided)}, out of {sorted(FIELDS)}")
-
-    class Witness(Regularizer):
-        requires: ClassVar[frozenset[str]] = provided
-
-        def loss(self, m: Match) -> Tensor:
-            lacking = [name for name in sorted(provided) if getattr(m, name) is None]
-            _require(not lacking, f"the match lacks {lacking}, which the method says it provides")
-            for view, its in ((m.syn, m.labels), (m.real_view, m.real_labels)):
-                fits = view is None or its is None or len(view) == len(its)
-                _require(fits, "a match has another number of labels than of images")
-            return m.syn.square().sum()
-
-    return Witness()
-
-
-def _match(dataset: Dataset, syn: Tensor, labels: Tensor, wanted: frozenset[str]) -> Match:
-    """Return a match of synthetic images `syn` [N,C,H,W]; fields that are not wanted are empty."""
-    real = RealImages(dataset, 0, CPU)
-    own = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2, 2])  # real classes differ in size
-    rows = [(real.source.labels == c).nonzero()[: int((own == c).sum()), 0] for c in range(3)]
-    kept = torch.isin(own, labels)
-    view, own = real.fetch(torch.cat(rows))[kept], own[kept]
-    make = partial(stand_in, dataset.info)
-    net, proxy = (freeze(build(make, CPU, 0, name)).eval() for name in ("net", "proxy"))
-    syn_view = syn * 0.9
-    fields: dict[str, Any] = {
-        "syn_view": syn_view,
-        "real_view": view,
-        "syn_maps": look(net, syn_view)[0],
-        "real_maps": look(net, view)[0],
-        "proxy": proxy,
-    }
-    known = {name: value for name, value in fields.items() if name in wanted}
-    of_real = {"real_groups", "real_labels", "real_view", "real_maps"}
-    real_groups = Groups.of(own) if wanted & of_real else None
-    return Match(syn=syn, groups=Groups.of(labels), real_groups=real_groups, **known)
+def _place(factory: Callable[..., Any]) -> Place:
+    """Return where options stand that a test gives, for messages."""
+    return Place(Source(f"options of {getattr(factory, '__name__', factory)}"))
 
 
 def _same_set(a: SyntheticSet, b: SyntheticSet, rule: str) -> None:
@@ -251,6 +232,14 @@ def _same_set(a: SyntheticSet, b: SyntheticSet, rule: str) -> None:
 
 def _close(a: Tensor, b: Tensor | float, rule: str) -> None:
     _require(torch.allclose(a, torch.as_tensor(b), rtol=1e-4, atol=1e-5), f"{rule}: {a} and {b}")
+
+
+@contextmanager
+def _in_rules() -> Iterator[None]:
+    try:
+        yield
+    except ContractError as error:
+        raise AssertionError(f"the {error.kind}: {error}") from error
 
 
 def _require(holds: bool, rule: str) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,3 +198,26 @@ def another_process_holds(path: Path) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A function that installs a distribution of one module in its `site`, as pip would."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.delenv("DDKIT_LOAD_PLUGINS")
+
+    def install(distribution: str, source: str | None, entry: str = "it") -> None:
+        name = distribution.replace("-", "_")
+        if source is not None:
+            (site / f"{name}.py").write_text(textwrap.dedent(source))
+        info = site / f"{name}-1.0.dist-info"
+        info.mkdir()
+        text = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
+        (info / "METADATA").write_text(text)
+        (info / "entry_points.txt").write_text(f"[ddkit]\n{entry} = {name}\n")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    install.site = site  # type: ignore[attr-defined]
+    return install

@@ -19,6 +19,7 @@ from ddkit.errors import IncompatibleError
 from ddkit.recipes.binding import schema
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import SyntheticSpec
+from ddkit.regularizer import Match
 from ddkit.reporter import Silent
 from ddkit.runtime.device import open_runtime
 
@@ -188,9 +189,7 @@ def test_check_method_finds_a_field_that_is_promised_and_not_supplied():
     class Boasting(dm):
         def step(self, run: Any, i: int) -> Any:
             original = run.backward
-            run.backward = lambda loss, m: original(
-                loss, testing.Match(**{**vars(m), "real_maps": None})
-            )
+            run.backward = lambda loss, m: original(loss, Match(**{**vars(m), "real_maps": None}))
             try:
                 return super().step(run, i)
             finally:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -26,29 +25,6 @@ from ddkit import hookimpl
 def register_regularizers():
     return {"good": dict}
 """
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """A function that installs a distribution of one module in its `site`, as pip would."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-    monkeypatch.delenv("DDKIT_LOAD_PLUGINS")
-
-    def install(distribution: str, source: str | None, entry: str = "it") -> None:
-        name = distribution.replace("-", "_")
-        if source is not None:
-            (site / f"{name}.py").write_text(textwrap.dedent(source))
-        info = site / f"{name}-1.0.dist-info"
-        info.mkdir()
-        text = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
-        (info / "METADATA").write_text(text)
-        (info / "entry_points.txt").write_text(f"[ddkit]\n{entry} = {name}\n")
-        monkeypatch.delitem(sys.modules, name, raising=False)
-
-    install.site = site  # type: ignore[attr-defined]
-    return install
 
 
 def test_built_ins_come_by_the_same_route_as_third_parties(install: Callable[..., None]):

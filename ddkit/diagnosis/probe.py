@@ -15,6 +15,8 @@ from torch import Tensor
 from ddkit.data import Dataset, MemoryImages
 from ddkit.distillation.checkpoint import save
 from ddkit.distillation.compose import Composition
+from ddkit.distillation.contract import count_steps, take_step
+from ddkit.distillation.failures import blamed
 from ddkit.distillation.preflight import HEADROOM, check_free, size, stored_bytes
 from ddkit.distillation.start import prepare
 from ddkit.errors import CheckpointError, DDKitError, DivergedError
@@ -27,7 +29,6 @@ from ddkit.plugins import Plugins
 from ddkit.recipes.sections import Part, ProxySpec, TrainSpec
 from ddkit.reporter import Silent
 from ddkit.run import Run
-from ddkit.runtime import randomness
 from ddkit.runtime.device import Runtime
 from ddkit.runtime.memory import physical
 from ddkit.runtime.progress import duration
@@ -44,7 +45,8 @@ def probe_run(parts: Composition, plugins: Plugins, runtime: Runtime, out: Path)
     Nothing is written but to a temporary folder: where networks of a pool would be trained,
     untrained ones of the same size stand in.
     """
-    return looked("steps", lambda: _probed(parts, plugins, runtime, out))
+    with blamed(parts.recipe, plugins):
+        return looked("steps", lambda: _probed(parts, plugins, runtime, out))
 
 
 def _probed(parts: Composition, plugins: Plugins, runtime: Runtime, out: Path) -> Iterator[Finding]:
@@ -120,11 +122,9 @@ def _steps(run: Run, parts: Composition, runtime: Runtime) -> float:
         DivergedError: images or gradients are no longer finite already.
     """
     method, spent, first = parts.method, [], time.perf_counter()
-    for i in range(min(STEPS, method.steps(run))):
-        run.at = i
+    for i in range(min(STEPS, count_steps(method, run))):
         start = time.perf_counter()
-        with randomness.global_generator(run.seed, "layers", i, device=runtime.device):
-            method.step(run, i)
+        take_step(method, run, i)
         _wait(runtime)
         spent.append(time.perf_counter() - start)
         if time.perf_counter() - first > PATIENCE:

@@ -11,11 +11,10 @@ from ddkit.data import Dataset
 from ddkit.distillation.requirements import (
     Start,
     check_method,
+    check_part,
     check_requirements,
     check_synthetic,
-    listed,
 )
-from ddkit.errors import PluginError
 from ddkit.images.real import make_dataset
 from ddkit.images.synthetic import check_ipc
 from ddkit.method import Method
@@ -25,7 +24,7 @@ from ddkit.plugins import Plugins
 from ddkit.recipes.binding import bind
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.resolution import check_names, judging, resolve, resolved
-from ddkit.regularizer import FIELDS, Regularizer, Term
+from ddkit.regularizer import Regularizer, Term
 from ddkit.runtime.device import Runtime
 
 
@@ -83,7 +82,9 @@ def compose(
 def make_method(recipe: Recipe, plugins: Plugins) -> Method:
     place = recipe.place("method")
     component, options = resolve(plugins.methods, recipe.method, place)
-    return bind(component.factory, options, place)
+    method: Method = bind(component.factory, options, place)
+    check_part(method, "method", recipe.method.name)
+    return method
 
 
 def make_terms(recipe: Recipe, plugins: Plugins) -> tuple[Term, ...]:
@@ -93,12 +94,7 @@ def make_terms(recipe: Recipe, plugins: Plugins) -> tuple[Term, ...]:
         place = recipe.place(f"regularizers.{i}")
         component, options = resolve(plugins.regularizers, part, place)
         regularizer: Regularizer = bind(component.factory, options, place)
-        unknown = regularizer.requires - FIELDS
-        if unknown:
-            raise PluginError(
-                f"regularizer {part.name!r} of {component.plugin} requires "
-                f"{listed(unknown)}, which no Match has; it has {listed(FIELDS)}"
-            )
+        check_part(regularizer, "regularizer", part.name)
         taken = sum(t.name.partition("#")[0] == part.name for t in terms)
         name = f"{part.name}#{taken + 1}" if taken else part.name
         terms.append(Term(name, weight, regularizer))
@@ -121,7 +117,3 @@ def _proxies(
     make = backbone_maker(spec.backbone, plugins, place, data.info)
     probe(make, data.info, place)
     return ProxyPool(spec, make, data, runtime, recipe.seed)
-
-
-def _and(names: frozenset[str]) -> str:
-    return ", ".join(sorted(names))

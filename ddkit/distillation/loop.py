@@ -12,6 +12,7 @@ import torch
 from ddkit.data import Dataset
 from ddkit.distillation.checkpoint import VERSIONS, Kept, interval, restore, save, write
 from ddkit.distillation.compose import Composition, make_method
+from ddkit.distillation.contract import count_steps, take_step
 from ddkit.distillation.failures import (
     ERROR,
     blamed,
@@ -33,7 +34,7 @@ from ddkit.recipes.recipe import Recipe
 from ddkit.reporter import Reporter
 from ddkit.run import Run
 from ddkit.runs.folder import GRID, RunFolder
-from ddkit.runtime import randomness, storage
+from ddkit.runtime import storage
 from ddkit.runtime.device import Runtime, own_settings
 from ddkit.runtime.memory import is_out_of_memory
 from ddkit.runtime.progress import Guarded, JsonLines, Tee
@@ -168,7 +169,7 @@ class _Steps:
     ):
         self.run, self.recipe, self.method = run, parts.recipe, parts.method
         self.folder, self.key, self.stop, self.reporter = folder, key, stop, reporter
-        self.total = self.method.steps(run)
+        self.total = count_steps(self.method, run)
         self.done = self.saved = 0
         self.cost = 0.0  # seconds that the last checkpoint took
         self.whole = True  # whether the run is in the state after `done` steps
@@ -204,10 +205,9 @@ class _Steps:
     def _step(self) -> None:
         run, i = self.run, self.done
         self.kept.look(run, self.method, i, self.key)
-        before, run.at = run.real.drawn, i
+        before = run.real.drawn
         self.whole = False
-        with randomness.global_generator(run.seed, "layers", i, device=run.runtime.device):
-            metrics = self.method.step(run, i)
+        metrics = take_step(self.method, run, i)
         self.done = i + 1
         self.whole = True
         asked = False

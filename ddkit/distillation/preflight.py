@@ -11,6 +11,8 @@ import torch
 
 from ddkit.data import Dataset
 from ddkit.distillation.compose import Composition, compose
+from ddkit.distillation.contract import tried
+from ddkit.distillation.failures import blamed
 from ddkit.distillation.start import Origin, run_identity
 from ddkit.errors import CheckpointError
 from ddkit.findings import Finding, looked
@@ -51,9 +53,11 @@ def plan(
         DDKitError: as `compose`, and `open_runtime`.
     """
     runtime = open_runtime(recipe.runtime)
-    parts = compose(recipe, plugins, runtime, dataset)
-    folder = RunFolder(out) if out is not None else new_folder(Path("runs"), name)
-    return Plan(runtime, parts, folder, facts(parts, runtime, folder))
+    with blamed(recipe, plugins):
+        parts = compose(recipe, plugins, runtime, dataset)
+        folder = RunFolder(out) if out is not None else new_folder(Path("runs"), name)
+        found = facts(parts, runtime, folder) + tried(parts.recipe, plugins, parts.dataset.info)
+        return Plan(runtime, parts, folder, found)
 
 
 def facts(parts: Composition, runtime: Runtime, folder: RunFolder) -> list[Finding]:

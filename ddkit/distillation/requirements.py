@@ -10,17 +10,46 @@ import torch
 from torch import nn
 
 from ddkit.data import DataInfo
-from ddkit.errors import IncompatibleError, RecipeError
+from ddkit.errors import ContractError, IncompatibleError, RecipeError, near
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.method import Method
 from ddkit.recipes.place import Place
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import SyntheticSpec
-from ddkit.regularizer import Term
+from ddkit.regularizer import FIELDS, Regularizer, Term
 from ddkit.runs.folder import set_file
 
 ALWAYS = frozenset({"syn", "groups", "labels"})
 """What every `Match` has, whatever its method says of it."""
+
+
+def check_part(part: object, kind: str, name: str) -> None:
+    """Refuse a method or a regularizer that is none, or that does not say what it fills or reads.
+
+    Raises:
+        ContractError: naming what its class must be, or have.
+    """
+    must, word = _PARTS[kind]
+    if not isinstance(part, must):
+        home = f"{must.__module__}.{must.__qualname__}"
+        problem = f"must be of a class derived from {home}, not {type(part).__name__}"
+        raise ContractError(kind, problem, name)
+    names = getattr(part, word, None)
+    if not isinstance(names, frozenset | set) or not all(isinstance(n, str) for n in names):
+        said = "has none" if names is None else f"has {names!r}"
+        problem = f"its class must have {word} = frozenset of names of Match fields, but {said}"
+        raise ContractError(kind, problem, name)
+    unknown = sorted(names - FIELDS)
+    if unknown:
+        hint = near(unknown[0], FIELDS)
+        problem = f"{word} names {', '.join(unknown)}, which no Match has{hint}"
+        raise ContractError(kind, f"{problem}; it has {listed(FIELDS)}", name)
+
+
+_PARTS: dict[str, tuple[type, str]] = {
+    "method": (Method, "provides"),
+    "regularizer": (Regularizer, "requires"),
+}
 
 
 def supplied(method: Method) -> frozenset[str]:

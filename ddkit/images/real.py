@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddkit.data import DataInfo, Dataset
-from ddkit.errors import DataError
+from ddkit.errors import ContractError, DataError
 from ddkit.images.groups import Groups
 from ddkit.images.whitening import whitened
 from ddkit.plugins import Plugins
@@ -28,6 +28,9 @@ def make_dataset(part: Part, plugins: Plugins, place: Place, root: Path | None =
     part, zca = split_zca(part, place)
     component, options = resolve(plugins.datasets, part, place)
     data: Dataset = bind(component.factory, options, place, root=root or storage.data_root())
+    if not isinstance(data, Dataset):
+        kind = type(data).__name__
+        raise ContractError("dataset", f"must return a ddkit.data.Dataset, not {kind}", part.name)
     return whitened(data) if zca else data
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ddkit.backbone import embed, freeze
 from ddkit.data import DataInfo
-from ddkit.errors import IncompatibleError
+from ddkit.errors import ContractError, IncompatibleError
 from ddkit.plugins import Plugins
 from ddkit.recipes.binding import bind
 from ddkit.recipes.place import Place
@@ -43,12 +43,17 @@ def probe(make: Build, info: DataInfo, place: Place) -> nn.Module:
 
     Raises:
         IncompatibleError: they do not, or its parts do not follow the backbone contract.
+        ContractError: it is no network.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         try:
-            net = make().eval()
+            net = make()
         except IncompatibleError as error:
             raise IncompatibleError(f"{place}: {error}") from error
+        if not isinstance(net, nn.Module):
+            kind = type(net).__name__
+            raise ContractError("backbone", f"must return a torch.nn.Module, not {kind}")
+        net.eval()
         images = torch.zeros(2, *info.shape)
         try:
             logits, features = net(images), embed(net, images)

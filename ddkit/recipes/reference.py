@@ -48,7 +48,7 @@ def _contract(component: Component) -> dict[str, list[str]]:
     """Return the class attributes by which methods and regularizers find each other."""
     names = ("provides", "requires")
     found = {n: getattr(component.factory, n, None) for n in names}
-    return {n: sorted(v) for n, v in found.items() if isinstance(v, frozenset)}
+    return {n: sorted(v) for n, v in found.items() if isinstance(v, frozenset | set)}
 
 
 def page(kind: str, registry: Registry) -> str:
