@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ddkit.backbone import embed, freeze
+from ddkit.backbone import embed, freeze, lacking
 from ddkit.data import DataInfo
 from ddkit.errors import ContractError, IncompatibleError
 from ddkit.plugins import Plugins
@@ -53,10 +53,18 @@ def probe(make: Build, info: DataInfo, place: Place) -> nn.Module:
         if not isinstance(net, nn.Module):
             kind = type(net).__name__
             raise ContractError("backbone", f"must return a torch.nn.Module, not {kind}")
+        missing = lacking(net)
+        if missing:
+            raise IncompatibleError(
+                f"{place}: {type(net).__name__} has no {', no '.join(missing)}; wrap it: "
+                f"ddkit.backbone.wrap(net, features=LAYER, classifier=LAYER)"
+            )
         net.eval()
         images = torch.zeros(2, *info.shape)
         try:
             logits, features = net(images), embed(net, images)
+        except IncompatibleError as error:
+            raise IncompatibleError(f"{place}: {error}") from error
         except (RuntimeError, ValueError, AttributeError, TypeError) as error:
             reason = str(error).splitlines()[0]
             shape = "x".join(map(str, info.shape))
