@@ -15,14 +15,15 @@ _KEY = re.compile(r"^\"?([\w\-/]+)\"?\s*[=.]")
 
 @dataclass(frozen=True)
 class Source:
-    """A recipe's text under the name it goes by, and the paths that ``--set`` replaced.
+    """A recipe's text under the name it goes by, and the paths that `by` replaced.
 
-    Each path leads to the value as it was typed.
+    Each path leads to the value as it was typed, None where a value was given, not a text.
     """
 
     name: str
     text: str = ""
-    overridden: Mapping[str, str] = field(default_factory=dict)
+    overridden: Mapping[str, str | None] = field(default_factory=dict)
+    by: str = "--set"
 
     def line(self, path: str) -> int | None:
         """Return the 1-based line on which the dotted `path` (or its nearest parent) is written.
@@ -96,14 +97,14 @@ class Place:
 
     @property
     def typed(self) -> str | None:
-        """The value that ``--set`` gave here, as it was typed."""
+        """The text that ``--set`` gave here, as it was typed."""
         return self.source.overridden.get(self.path)
 
     def __str__(self) -> str:
         parts, path = self.path.split("."), shown(self.path)
         prefixes = {".".join(parts[: i + 1]) for i in range(len(parts))}
         if prefixes & self.source.overridden.keys():
-            return f"--set {path}"
+            return f"{self.source.by} {path}"
         line = self.source.line(self.path) if self.path else None
         name = shown(self.source.name)
         name = name if line is None else f"{name}:{line}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ddkit.errors import RecipeError, near, shown
@@ -31,6 +31,8 @@ from ddkit.recipes.sections import (
     section,
 )
 
+Overrides = Sequence[str] | Mapping[str, Any]
+TABLE = "overrides"  # what a table of them goes by in messages
 DEEPEST = 32  # tables in tables; recipes have four
 REQUIRED = ("dataset", "backbone", "method")
 SECTIONS = (
@@ -68,8 +70,10 @@ class Recipe:
     source: Source = field(default=Source("recipe"), compare=False, repr=False)
 
     @classmethod
-    def load(cls, path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
-        """Read a recipe from a path or by its shipped name, then apply ``key=value`` overrides.
+    def load(cls, path: Path | str, overrides: Overrides = ()) -> Recipe:
+        """Read a recipe from a path or by its shipped name, then apply overrides.
+
+        They are ``key=value`` texts, or a table with nested or dotted keys.
 
         Raises:
             RecipeError: no such file or name, not TOML, an unknown key, a wrong type or range.
@@ -81,17 +85,12 @@ class Recipe:
     def parse(
         cls,
         table: Mapping[str, Any],
-        overrides: Sequence[str] = (),
+        overrides: Overrides = (),
         source: Source = Source("recipe"),  # noqa: B008 - frozen
     ) -> Recipe:
         """Build a recipe from an already parsed table; errors as in `load`."""
         tree = copied(table, source.name)
-        given: dict[str, str] = {}
-        for item in overrides:
-            path = override(tree, item)
-            given = {p: text for p, text in given.items() if not p.startswith(f"{path}.")}
-            given[path] = typed(item)
-        source = dataclasses.replace(source, overridden=given)
+        source = _overridden(tree, overrides, source)
         top, there_are = Place(source), f"; there are: {', '.join(SECTIONS)}"
         problems = [
             f"{top / key}: unknown section{near(key, SECTIONS) or there_are}"
@@ -138,6 +137,35 @@ class Recipe:
         return table
 
 
+def _overridden(tree: dict[str, Any], overrides: Overrides, source: Source) -> Source:
+    """Apply `overrides` to `tree`; return `source` with what they replaced."""
+    given: dict[str, str | None] = {}
+    if isinstance(overrides, Mapping):
+        for path, value in leaves(copied(overrides, TABLE), TABLE):
+            put(tree, path, value, f"{TABLE} {path}")
+            given[path] = None
+        return dataclasses.replace(source, overridden=given, by=TABLE)
+    if isinstance(overrides, str):
+        raise RecipeError(f"overrides must be a list or a table, not the string {told(overrides)}")
+    for item in overrides:
+        path = override(tree, item)
+        given = {p: text for p, text in given.items() if not p.startswith(f"{path}.")}
+        given[path] = typed(item)
+    return dataclasses.replace(source, overridden=given)
+
+
+def leaves(table: Mapping[str, Any], name: str, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted path and the value of everything in `table` that is no table itself."""
+    for key, value in table.items():
+        path = f"{above}{key}"
+        if not all(part.strip() for part in path.split(".")):
+            raise RecipeError(f"{name}: a name is empty between the dots of {told(path)}")
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, name, f"{path}.")
+        else:
+            yield path, value
+
+
 def _regularizers(value: Any, place: Place) -> tuple[tuple[float, Part], ...]:
     if not isinstance(value, list):
         raise RecipeError(f"{place}: must be a list of tables, not {told(value)}")
@@ -176,7 +204,10 @@ def copied(value: Any, name: str, depth: int = 0) -> Any:
         return {_whole(k, name): copied(v, name, depth + 1) for k, v in value.items()}
     if isinstance(value, str):
         return _whole(value, name)
-    return [copied(v, name, depth + 1) for v in value] if isinstance(value, list) else value
+    if isinstance(value, PurePath):
+        return _whole(str(value), name)
+    many = isinstance(value, list | tuple)
+    return [copied(v, name, depth + 1) for v in value] if many else value
 
 
 def _whole(text: str, name: str) -> str:
@@ -199,12 +230,21 @@ def override(tree: dict[str, Any], item: str) -> str:
     path = path.strip()
     if not equals or not path:
         raise RecipeError(f"{here}: must look like key=value, as in seed=1")
-    *parents, last = path.split(".")
-    if not all(key.strip() for key in (*parents, last)):
+    if not all(key.strip() for key in path.split(".")):
         raise RecipeError(f"{here}: a name is empty between the dots of {told(path)}")
-    if len(parents) > DEEPEST:
+    if path.count(".") > DEEPEST:
         raise RecipeError(f"{here}: leads more than {DEEPEST} tables deep")
-    value = _value(typed(item), here)
+    put(tree, path, _value(typed(item), here), here)
+    return path
+
+
+def put(tree: dict[str, Any], path: str, value: Any, here: str) -> None:
+    """Set what the dotted `path` leads to in `tree`; `here` stands before errors.
+
+    Raises:
+        RecipeError: it leads through something that is not a table.
+    """
+    *parents, last = path.split(".")
     node: Any = tree
     for key in parents:
         node = _descend(node, key, here)
@@ -212,7 +252,6 @@ def override(tree: dict[str, Any], item: str) -> str:
         node[_position(node, last, here)] = value
     else:
         node[last] = value
-    return path
 
 
 def typed(item: str) -> str:
