@@ -12,28 +12,27 @@ Metrics = Mapping[str, Tensor]
 
 
 class Reporter(Protocol):
-    """Receives progress. `advance` may raise `Interrupted`: state is whole when it is called."""
+    """Receives progress; to subclass, with what is of interest: the rest does nothing.
+
+    `advance` may raise `Interrupted` to stop the run: state is whole when it is called.
+    """
 
     def begin(self, task: str, total: int, done: int = 0) -> None:
         """Start a task of `total` steps, `done` of which an earlier run took."""
+        return
 
     def advance(self, metrics: Metrics, images: int = 0) -> None:
         """One step is done, in which `images` images went through a network."""
+        return
 
     def note(self, text: str) -> None:
         """Say something once."""
+        return
 
     def end(self) -> None:
         """End the task."""
+        return
 
 
-class Silent:
+class Silent(Reporter):
     """Reports nothing."""
-
-    def begin(self, task: str, total: int, done: int = 0) -> None: ...
-
-    def advance(self, metrics: Metrics, images: int = 0) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-    def end(self) -> None: ...
