@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 GROUP = "ddkit"
 KINDS = ("methods", "regularizers", "backbones", "datasets")
 BUILTIN = "ddkit"
+OBJECT = "python:"  # begins the name of what is no plugin's, but an object given from Python
 UNKNOWN = "unknown"  # stands for the name of a distribution that cannot say its own
 
 
@@ -86,6 +87,12 @@ class Registry(Mapping[str, Component]):
         if slash and model and f"{family}/" in self._parts:
             return self._parts[f"{family}/"], {"model": model}
         one = self.kind[:-1]
+        if name.startswith(OBJECT):
+            raise PluginError(
+                f"the {one} {name!r} is an object that was given from Python; give it again there, "
+                f"to ddkit.distill (dataset=, backbone=, proxies=) or ddkit.evaluate (dataset=, "
+                f"archs=)"
+            )
         hint = near(name, self._parts) or f"; there are: {', '.join(self._parts) or 'none'}"
         failed = "".join(f"\nplugin {f.plugin} did not load: {f.reason}" for f in self._failures)
         raise PluginError(f"no {one} is called {name!r}{hint}{failed}")

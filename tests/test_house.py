@@ -29,6 +29,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "method",
         "distillation evaluation",
         "diagnosis",
+        "python",
         "api",
         "testing",
         "cli",
@@ -39,7 +40,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
 
 ROOMS = (
     *("recipes", "runtime", "runs", "images", "networks", "distillation", "evaluation"),
-    "diagnosis",
+    *("diagnosis", "python"),
 )
 TOOLBOX = {
     *("images.augment", "images.groups", "images.optimizers", "networks.fresh", "networks.pool"),

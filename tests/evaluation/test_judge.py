@@ -528,7 +528,7 @@ def test_a_set_loads_as_a_torch_dataset(set_file: Path):
     image, label = data[19]
     assert image.shape == (1, 8, 8)
     assert int(label) == 9
-    assert data.classes == tuple(map(str, range(10)))
+    assert data.classes == list(map(str, range(10)))
     assert data.info.name == "digits"
     batch, labels = next(iter(torch.utils.data.DataLoader(data, batch_size=5)))
     assert batch.shape == (5, 1, 8, 8)
