@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ddkit.backbone import as_maps, embed, freeze, has_batch_statistics, look, maps
+from ddkit.backbone import (
+    as_maps,
+    embed,
+    freeze,
+    has_batch_statistics,
+    lacking,
+    look,
+    maps,
+    wrap,
+)
+from ddkit.errors import IncompatibleError
 from ddkit.testing import stand_in, tiny_dataset
 
 
@@ -70,3 +82,54 @@ def test_a_frozen_network_passes_gradients_on_and_keeps_none():
     net(x).sum().backward()
     assert x.grad is not None
     assert all(p.grad is None for p in net.parameters())
+
+
+class Plain(nn.Module):
+    """As networks are that know nothing of ddkit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(inplace=True))
+        self.fc = nn.Linear(5, 3)
+        self.unused = nn.Linear(1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.stem(x).mean((2, 3)))
+
+
+def test_a_wrapped_module_is_a_backbone_of_one_pass():
+    info = tiny_dataset().info
+    plain = Plain()
+    net, x = wrap(plain, "stem", "fc"), torch.randn(4, *info.shape, requires_grad=True)
+    assert lacking(plain) == ["forward_features", "forward_head", "get_classifier"]
+    assert not lacking(net)
+    calls = []
+    plain.stem.register_forward_hook(lambda *_: calls.append(1))
+    local, vector = look(net, x)
+    assert len(calls) == 1
+    assert local.shape == (4, 5, 14 * 14) and vector.shape == (4, 5)
+    torch.testing.assert_close(net.get_classifier()(vector), net(x))  # type: ignore[operator]
+    torch.testing.assert_close(vector, local.mean(2))
+    (slope,) = torch.autograd.grad(vector.sum(), x)
+    assert bool(slope.any())
+    twin = copy.deepcopy(net)
+    twin.load_state_dict(net.state_dict())
+    torch.testing.assert_close(embed(twin.eval(), x), embed(net.eval(), x))
+
+
+def test_a_layer_that_is_not_there_or_not_called_is_named_with_near_names():
+    with pytest.raises(IncompatibleError, match=r"Plain has no layer 'stm' \(did you mean 'stem'"):
+        wrap(Plain(), "stm", "fc")
+    with pytest.raises(IncompatibleError, match=r"no layer 'zzzz'; there are: stem, stem.0"):
+        wrap(Plain(), "stem", "zzzz")
+    idle = wrap(Plain(), "unused", "fc")
+    with pytest.raises(IncompatibleError, match="'unused' is not called in Plain's forward pass"):
+        embed(idle, torch.randn(2, 3, 16, 16))
+
+
+def test_a_wrapped_module_takes_no_features_of_another_pass():
+    net = wrap(Plain(), "stem", "fc")
+    f = net.forward_features(torch.randn(2, 3, 16, 16))  # type: ignore[operator]
+    assert net.forward_head(f).shape == (2, 3)  # type: ignore[operator]
+    with pytest.raises(IncompatibleError, match="but those that its forward_features returned"):
+        net.forward_head(f + 0)  # type: ignore[operator]

@@ -19,8 +19,7 @@ from ddkit.plugins import OBJECT, Component, Plugins, Registry
 from ddkit.recipes.place import Place, Source, told
 
 Factory = Callable[..., nn.Module]
-FILLED = ("info", "num_classes")  # what a parameter of that name is given
-REQUIRED = (*FILLED, "channels", "height", "width")  # the same, of those without a default
+FILLED = ("info", "num_classes")  # parameters that are given what their name says
 
 
 @dataclass
@@ -129,16 +128,14 @@ def _arguments(factory: Factory, name: str) -> list[str]:
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     named = [p for p in parameters if p.kind in kinds]
     required = [p.name for p in named if p.default is p.empty]
-    given = [
-        p.name for p in named if p.name in FILLED or (p.name in required and p.name in REQUIRED)
-    ]
+    given = [p.name for p in named if p.name in FILLED]
     left = [n for n in required if n not in given]
     if len(left) == 1 and not given:
         return left
     if left:
         raise RecipeError(
-            f"{name}: its parameters {', '.join(left)} have no default; take one alone, a "
-            f"DataInfo, or any of {', '.join(REQUIRED)} by name"
+            f"{name}: its parameters {', '.join(left)} have no default; take info, a DataInfo, or "
+            f"num_classes"
         )
     return given
 
