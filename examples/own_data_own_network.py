@@ -20,7 +20,6 @@ def small(num_classes: int) -> nn.Module:
 
 cmi, dm = {"name": "cmi", "weight": 0.01}, {"name": "dm", "iterations": steps}
 pool = {"count": 2, "epochs": 1 + steps // 50}
-table = {"method": dm, "regularizers": [cmi], "proxies": pool}
+table = {"method": dm, "regularizers": [cmi], "proxies": pool, "eval": {"epochs": steps}}
 made = distill(table, dataset=data, backbone=small, proxies=small, progress=True).synthetic
-verdict = evaluate(made, [small, "timm/resnet10t"], 1, settings={"epochs": steps}, dataset=data)
-print(*verdict.results, sep="\n")
+print(*evaluate(made, [small, "timm/resnet10t"], 1, dataset=data).results, sep="\n")
