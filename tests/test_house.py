@@ -49,7 +49,7 @@ TOOLBOX = {
 """What plugins may import from rooms, apart from doors; `docs/plugins.md` lists it."""
 
 CORE = sorted(p for p in (ROOT / "ddkit").rglob("*.py"))
-PLUGINS = sorted((ROOT / "plugins").rglob("*.py")) + sorted((ROOT / "examples").rglob("*.py"))
+PLUGINS = sorted((ROOT / "plugins").rglob("*.py")) + sorted((ROOT / "examples").glob("*/**/*.py"))
 HEAVY = {"torchvision", "timm", "sklearn"}
 VAGUE = {"utils", "helpers", "common", "misc", "base"}
 
