@@ -26,7 +26,21 @@ from ddkit.runtime.memory import fitting, saved_bytes
 
 @dataclass
 class Run:
-    """The live parts of one distillation."""
+    """The live parts of one distillation.
+
+    Attributes:
+        real: batches of the training images, normalised, drawn for all classes at once.
+        synthetic: the set that is learned; `decode` gives its images as networks see them.
+        nets: random networks of the recipe's backbone, and pools of trained ones.
+        runtime: device, precision, and how much goes through a network at once.
+        reporter: takes notes for the user.
+        seed: the recipe's seed; draw from `stream` and `derive`, which know it.
+        terms: the recipe's regularizers with their weights; `backward` adds them.
+        proxies: the recipe's pool of trained networks, where a part reads it.
+        optimizers: those that `apply` steps and a checkpoint keeps; `Method.setup` sets them.
+        at: the step that is being taken.
+        seconds: spent on steps so far, in all sessions.
+    """
 
     real: RealImages
     synthetic: SyntheticSet
@@ -37,16 +51,17 @@ class Run:
     terms: tuple[Term, ...] = ()
     proxies: ProxyPool | None = None
     optimizers: list[Optimizer] = field(default_factory=list)
+    at: int = field(default=0, init=False)
+    seconds: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         syn = self.synthetic
         self.watch = Watch(syn.images, syn.labels, self.num_classes)
-        self.at = 0  # the step that is being taken
         self.chunk = self.runtime.chunk
-        self.seconds = 0.0  # spent on steps, in all sessions
 
     @property
     def num_classes(self) -> int:
+        """How many classes the data has."""
         return self.synthetic.info.num_classes
 
     def stream(

@@ -129,7 +129,9 @@ def test_every_example_on_a_help_page_parses(name: str, line: str):
 def test_every_recipe_of_the_documentation_is_one(block: Block, loaded: object):
     table = tomllib.loads(block.text)
     if {"method", "dataset", "backbone"} <= table.keys():
-        check_names(Recipe.parse(table), loaded)  # type: ignore[arg-type]
+        recipe = Recipe.parse(table)
+        if block.page.name != "plugins.md":  # whose own plugins tests/test_seam.py installs
+            check_names(recipe, loaded)  # type: ignore[arg-type]
 
 
 SCRIPTS = [p for p in PAGES if any(b.page == p for b in blocks("python"))]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY_POOL, ddkit
+from conftest import ROOT, TINY_POOL, ddkit
+
+from ddkit.images.synthetic import SyntheticSet
 
 TERM = """
 from ddkit import hookimpl
@@ -237,3 +240,34 @@ def test_a_factory_that_makes_nothing_is_told_as_its_plugins(
     assert said.code == 1
     assert f"the {kind} 'mine' of plugin bad-one:it (bad-one 1.0): {words}" in said.err
     assert "Traceback" not in said.err
+
+
+def test_all_examples_of_the_documentation_work_together_in_its_recipe(
+    install: Any, tmp_path: Path
+):
+    page = ROOT / "docs" / "plugins.md"
+    text = page.read_text(encoding="utf-8")
+    for number, source in enumerate(re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)):
+        install(f"docs-{number}", source)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (spread,) = re.findall(
+        r"^```python\n((?:(?!^```).)*?class Spread.*?)^```$", readme, re.M | re.S
+    )
+    install("docs-spread", spread)
+    (table,) = re.findall(r"^```toml\n(dataset.*?)^```$", text, re.M | re.S)
+    recipe, out = tmp_path / "docs.toml", tmp_path / "out"
+    recipe.write_text(table + 'runtime = { device = "cpu" }\n', encoding="utf-8")
+    said = ddkit("distill", recipe, "--out", out, "--eval")
+    assert said.code == 0, said.err
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 20
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert all(line["spread"] > 0 for line in lines), "every step draws a proxy of its own"
+    made_by = "docs-0 1.0, docs-1 1.0, docs-2 1.0, docs-spread 1.0"
+    assert json.loads((out / "run.json").read_text())["plugins"] == made_by
+    assert SyntheticSet.load(out / "synthetic.safetensors").provenance["plugins"] == made_by
+
+
+def test_a_set_of_built_in_parts_alone_names_no_plugins(run_folder: Path):
+    assert "plugins" not in json.loads((run_folder / "run.json").read_text())
+    assert "plugins" not in SyntheticSet.load(run_folder / "synthetic.safetensors").provenance

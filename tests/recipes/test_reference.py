@@ -29,10 +29,19 @@ def test_the_described_components_are_those_of_the_code(script):
     assert written == script.components(), "run: python docs/reference.py"
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "recipe"])
+@pytest.mark.parametrize("kind", [*KINDS, "recipe", "plugin-seam"])
 def test_the_page_is_up_to_date(kind, pages):
     path = DOCS / "reference" / f"{kind}.md"
     assert path.read_text(encoding="utf-8") == pages[kind], "run: python docs/reference.py"
+
+
+def test_the_plugin_seam_says_what_every_field_means(script):
+    for one in script.SEAM:
+        rows = [line.split(" | ") for line in script._class(one) if line.startswith("| `")]
+        named = {row[0].strip("| `") for row in rows if row[-1].strip("| ")}
+        if one.__name__ in ("Match", "Run", "Method", "ImageSource"):
+            assert len(rows) == len(named) > 0, one
+            assert set(getattr(one, "__dataclass_fields__", {})) <= named
 
 
 @pytest.mark.parametrize("kind", KINDS)
