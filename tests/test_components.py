@@ -12,10 +12,11 @@ from conftest import TINY_POOL, recipe_table
 from PIL import Image
 
 from ddkit import plugins, testing
+from ddkit.distillation import bench
 from ddkit.distillation.bench import stand_in, tiny_dataset
 from ddkit.distillation.compose import compose
 from ddkit.distillation.start import prepare
-from ddkit.errors import IncompatibleError
+from ddkit.errors import IncompatibleError, RecipeError
 from ddkit.recipes.binding import schema
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import SyntheticSpec
@@ -244,3 +245,47 @@ def test_check_backbone_finds_an_embedding_that_is_not_the_input_of_the_classifi
 
     with pytest.raises(AssertionError, match="get_classifier"):
         testing.check_backbone(wrong)
+
+
+def test_checks_take_options_as_recipes_do_and_refuse_them_in_the_same_words():
+    dm = LOADED.methods["dm"].factory
+    with pytest.raises(RecipeError, match=r"options of DM: iterations: must be an integer"):
+        testing.check_method(dm, iterations="4")
+    convnet = LOADED.backbones["convnet"].factory
+    with pytest.raises(RecipeError, match=r"options of convnet: widht: unknown option"):
+        testing.check_backbone(convnet, widht=8)
+
+
+def test_check_method_tries_a_term_of_every_kind(monkeypatch: pytest.MonkeyPatch):
+    seen: set[str] = set()
+    loss = bench.Witness.loss
+
+    def look(self: bench.Witness, m: Match) -> torch.Tensor:
+        seen.update(self.requires)
+        assert all(getattr(m, name) is not None for name in self.requires)
+        return loss(self, m)
+
+    monkeypatch.setattr(bench.Witness, "loss", look)
+    dm = LOADED.methods["dm"].factory
+    testing.check_method(dm, iterations=2, batch_real=4)
+    assert seen == dm.provides | {"groups", "proxy"}
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (3.0, r"the method: step must return a dict of names to scalar tensors"),
+        ({"loss": 3.0}, r"the method: step must return under 'loss' a scalar tensor"),
+        ({"loss": torch.tensor(torch.nan)}, r"'loss' is nan"),
+    ],
+)
+def test_check_method_speaks_in_rules(value: Any, rule: str):
+    dm = LOADED.methods["dm"].factory
+
+    class Odd(dm):
+        def step(self, run: Any, i: int) -> Any:
+            super().step(run, i)
+            return value
+
+    with pytest.raises(AssertionError, match=rule):
+        testing.check_method(Odd, iterations=2, batch_real=4)
