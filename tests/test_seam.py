@@ -271,3 +271,23 @@ def test_all_examples_of_the_documentation_work_together_in_its_recipe(
 def test_a_set_of_built_in_parts_alone_names_no_plugins(run_folder: Path):
     assert "plugins" not in json.loads((run_folder / "run.json").read_text())
     assert "plugins" not in SyntheticSet.load(run_folder / "synthetic.safetensors").provenance
+
+
+def test_a_judge_that_raises_is_told_as_its_plugins(install: Any, set_file: Path):
+    install(
+        "bad-one",
+        """
+        from ddkit import hookimpl
+
+        def net(info):
+            raise KeyError("sad")
+
+        @hookimpl
+        def register_backbones():
+            return {"mine": net}
+        """,
+    )
+    said = ddkit("eval", set_file, "--archs", "mine", "--seeds", "1")
+    assert said.code == 1
+    assert "the backbone 'mine' of plugin bad-one:it (bad-one 1.0) raised KeyError" in said.err
+    assert "Traceback" not in said.err

@@ -16,7 +16,6 @@ from ddkit.data import Dataset, MemoryImages
 from ddkit.distillation.checkpoint import save
 from ddkit.distillation.compose import Composition
 from ddkit.distillation.contract import count_steps, take_step
-from ddkit.distillation.failures import blamed
 from ddkit.distillation.preflight import HEADROOM, check_free, size, stored_bytes
 from ddkit.distillation.start import prepare
 from ddkit.errors import CheckpointError, DDKitError, DivergedError
@@ -29,6 +28,7 @@ from ddkit.plugins import Plugins
 from ddkit.recipes.sections import Part, ProxySpec, TrainSpec
 from ddkit.reporter import Silent
 from ddkit.run import Run
+from ddkit.runtime.blame import blamed, used_parts
 from ddkit.runtime.device import Runtime
 from ddkit.runtime.memory import physical
 from ddkit.runtime.progress import duration
@@ -45,7 +45,7 @@ def probe_run(parts: Composition, plugins: Plugins, runtime: Runtime, out: Path)
     Nothing is written but to a temporary folder: where networks of a pool would be trained,
     untrained ones of the same size stand in.
     """
-    with blamed(parts.recipe, plugins):
+    with blamed(used_parts(parts.recipe, plugins)):
         return looked("steps", lambda: _probed(parts, plugins, runtime, out))
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from ddkit.data import DataInfo
 from ddkit.distillation.bench import CPU, Bench, tiny_dataset, tiny_match, witnesses
 from ddkit.distillation.compose import make_method, make_terms
-from ddkit.distillation.failures import release, told, used_parts
 from ddkit.errors import ContractError, DDKitError
 from ddkit.findings import Finding, looked
 from ddkit.method import Method
@@ -23,6 +22,7 @@ from ddkit.recipes.sections import SyntheticSpec
 from ddkit.regularizer import Term, check_scalar
 from ddkit.reporter import Metrics
 from ddkit.run import Run
+from ddkit.runtime.blame import release, told, used_parts
 from ddkit.runtime.randomness import generator, global_generator
 
 SIDE = 32  # pixels of the images that plugins are tried on, at most
@@ -90,7 +90,7 @@ def _tried(
     except DDKitError as error:
         yield Finding("note", "plugins", f"could not be tried on tiny images: {error}")
     except Exception as error:
-        words = told(error, recipe, plugins)
+        words = told(error, used_parts(recipe, plugins))
         if words is None:
             raise
         if isinstance(error, ContractError):

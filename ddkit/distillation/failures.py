@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from ddkit.distillation.checkpoint import tensors
 from ddkit.errors import (
-    BrokenPluginError,
     CheckpointError,
-    ContractError,
-    DDKitError,
     DivergedError,
     OutOfMemoryError,
-    PluginError,
 )
 from ddkit.method import Method
-from ddkit.plugins import BUILTIN, Component, Plugins
 from ddkit.recipes.recipe import Recipe
-from ddkit.recipes.resolution import judging
 from ddkit.run import Run
 from ddkit.runs.folder import RunFolder
+from ddkit.runtime.blame import first_line
 from ddkit.runtime.divergence import Divergence
 from ddkit.runtime.progress import JsonLines
 from ddkit.runtime.storage import write_text
@@ -93,7 +85,7 @@ def too_large(recipe: Recipe, run: Run | None, error: BaseException) -> OutOfMem
     sizes = sizes or {"synthetic.ipc": recipe.synthetic.ipc}
     advice = " or ".join(f"--set {name}={size // 2}" for name, size in sizes.items() if size > 1)
     when = "before the first step" if run is None else f"in step {run.at}"
-    reason = _first_line(error)
+    reason = first_line(error)
     smaller = advice or "take a smaller backbone"
     return OutOfMemoryError(f"out of memory {when} ({reason}); {smaller}")
 
@@ -107,93 +99,3 @@ def leave_traceback(folder: RunFolder, error: BaseException) -> None:
         except CheckpointError:
             return  # what stopped the run is told, not that this could not be written
         error.add_note(f"the traceback is in {folder.path / ERROR}")
-
-
-@contextmanager
-def blamed(recipe: Recipe, plugins: Plugins) -> Iterator[None]:
-    """Tell in one line what a third party's plugin does wrong inside the block.
-
-    Raises:
-        BrokenPluginError: naming part, plugin and package.
-    """
-    try:
-        yield
-    except DDKitError:
-        raise
-    except Exception as error:
-        broken = told(error, recipe, plugins)
-        if broken is None:
-            raise
-        raise broken from error
-
-
-def told(error: BaseException, recipe: Recipe, plugins: Plugins) -> DDKitError | None:
-    """Return `error` as its plugin's, in one line, where a third party's plugin is to blame."""
-    found = _culprit(error, recipe, plugins)
-    if found is None:
-        return None
-    kind, name, component = found
-    what = f": {error}" if isinstance(error, ContractError) else f" raised {_first_line(error)}"
-    rest = "".join(f"; {note}" for note in getattr(error, "__notes__", []))
-    return BrokenPluginError(
-        f"the {kind} {name!r} of plugin {component.plugin} ({release(component)}){what}{rest}"
-    )
-
-
-def _culprit(
-    error: BaseException, recipe: Recipe, plugins: Plugins
-) -> tuple[str, str, Component] | None:
-    """Return the part of the recipe whose contract is broken.
-
-    Else the one whose package the innermost frame of a third party is in.
-    """
-    theirs = [used for used in used_parts(recipe, plugins) if used[2].distribution != BUILTIN]
-    if isinstance(error, ContractError):
-        own = (u for u in theirs if u[0] == error.kind and error.name in ("", u[1]))
-        return next(own, None)
-    found: tuple[str, str, Component] | None = None
-    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
-        package = _package(frame.f_globals.get("__name__"))
-        for used in theirs:
-            factory = used[2].factory
-            if _package(getattr(factory, "__module__", None)) != package:
-                continue
-            if isinstance(factory, type) and isinstance(frame.f_locals.get("self"), factory):
-                return used if found is None or found[2].plugin == used[2].plugin else found
-            found = found or used  # of several in a package, the one whose method it was
-    return found
-
-
-def _package(module: object) -> str:
-    return str(module).partition(".")[0]
-
-
-def release(component: Component) -> str:
-    """Return the package that a component comes from, with its version where that is known."""
-    try:
-        return f"{component.distribution} {version(component.distribution)}"
-    except PackageNotFoundError:
-        return component.distribution
-
-
-def used_parts(
-    recipe: Recipe, plugins: Plugins, judges: bool = True
-) -> Iterator[tuple[str, str, Component]]:
-    """Yield kind, name and component of all that a recipe names, its pool and judges included."""
-    named = [("method", plugins.methods, recipe.method)]
-    named += [("regularizer", plugins.regularizers, part) for _, part in recipe.regularizers]
-    networks = [recipe.backbone]
-    networks += [part for _, part in judging(recipe.eval)] if judges else []
-    networks += [] if recipe.proxies is None else [recipe.proxies.backbone]
-    named += [("backbone", plugins.backbones, part) for part in networks]
-    named.append(("dataset", plugins.datasets, recipe.dataset))
-    for kind, registry, part in named:
-        try:
-            yield kind, part.name, registry.resolve(part.name)[0]
-        except PluginError:  # told where it was looked for
-            continue
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

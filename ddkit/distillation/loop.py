@@ -15,13 +15,10 @@ from ddkit.distillation.compose import Composition, make_method
 from ddkit.distillation.contract import count_steps, take_step
 from ddkit.distillation.failures import (
     ERROR,
-    blamed,
     diverged,
     leave_traceback,
     refuse_non_finite,
-    release,
     too_large,
-    used_parts,
 )
 from ddkit.distillation.preflight import brief, check_checkpoints, plan
 from ddkit.distillation.start import Origin, prepare, run_identity
@@ -35,6 +32,7 @@ from ddkit.reporter import Reporter
 from ddkit.run import Run
 from ddkit.runs.folder import GRID, RunFolder
 from ddkit.runtime import storage
+from ddkit.runtime.blame import blamed, release, used_parts
 from ddkit.runtime.device import Runtime, own_settings
 from ddkit.runtime.memory import is_out_of_memory
 from ddkit.runtime.progress import Guarded, JsonLines, Tee
@@ -75,7 +73,7 @@ def run_recipe(
         KeyboardInterrupt: a signal before the first step, or a second one.
     """
     reporter = Guarded(reporter)
-    with stoppable(reporter.note) as stop, blamed(recipe, plugins):
+    with stoppable(reporter.note) as stop, blamed(used_parts(recipe, plugins)):
         runtime, parts, folder, found = plan(recipe, plugins, out, name, dataset)
         refuse(found)
         key = run_identity(parts, Origin.of(folder))

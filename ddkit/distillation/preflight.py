@@ -12,7 +12,6 @@ import torch
 from ddkit.data import Dataset
 from ddkit.distillation.compose import Composition, compose
 from ddkit.distillation.contract import tried
-from ddkit.distillation.failures import blamed
 from ddkit.distillation.start import Origin, run_identity
 from ddkit.errors import CheckpointError
 from ddkit.findings import Finding, looked
@@ -25,6 +24,7 @@ from ddkit.recipes.recipe import Recipe
 from ddkit.run import Run
 from ddkit.runs.folder import RunFolder, new_folder
 from ddkit.runtime import storage
+from ddkit.runtime.blame import blamed, used_parts
 from ddkit.runtime.device import Runtime, open_runtime
 from ddkit.runtime.memory import tensor_bytes
 
@@ -53,7 +53,7 @@ def plan(
         DDKitError: as `compose`, and `open_runtime`.
     """
     runtime = open_runtime(recipe.runtime)
-    with blamed(recipe, plugins):
+    with blamed(used_parts(recipe, plugins)):
         parts = compose(recipe, plugins, runtime, dataset)
         folder = RunFolder(out) if out is not None else new_folder(Path("runs"), name)
         found = facts(parts, runtime, folder) + tried(parts.recipe, plugins, parts.dataset.info)

@@ -28,6 +28,7 @@ from ddkit.recipes.recipe import override
 from ddkit.recipes.resolution import full, plain, split_zca
 from ddkit.recipes.sections import EvalSpec, Part, RuntimeSpec, TeacherSpec, as_part, as_table
 from ddkit.reporter import Reporter
+from ddkit.runtime.blame import blamed, used_judges, used_part
 from ddkit.runtime.device import Runtime, own_settings
 from ddkit.runtime.progress import Guarded
 from ddkit.runtime.stopping import stoppable
@@ -68,7 +69,7 @@ def judged(
         kept = Journal(journal, evaluation_key(syn, data, spec, runtime, scope, taught))
         if len(kept):
             reporter.note(f"going on: {len(kept)} networks were judged before")
-    with own_settings(), stoppable(reporter.note):
+    with own_settings(), stoppable(reporter.note), blamed(used_judges(spec, loaded)):
         return judge.evaluate(syn, archs, data, spec, make, runtime, reporter, teacher, scope, kept)
 
 
@@ -146,7 +147,8 @@ def test_data(syn: SyntheticSet, loaded: Plugins, path: str | None = None) -> Da
     if path is not None:
         part = Part(part.name, {**part.options, "path": path})
     try:
-        return make_dataset(part, loaded, place)
+        with blamed(used_part("dataset", loaded.datasets, part)):
+            return make_dataset(part, loaded, place)
     except DataError as error:
         told = str(part.options.get("path", ""))
         if path is not None or not told or told[0] == "~" or Path(told).is_absolute():
