@@ -23,7 +23,7 @@ from ddkit.data import Dataset, MemoryImages
 from ddkit.distillation import loop
 from ddkit.images.real import make_dataset
 from ddkit.recipes.recipe import Recipe
-from ddkit.recipes.resolution import split_zca
+from ddkit.recipes.resolution import split_dataset
 from ddkit.reporter import Silent
 from ddkit.runtime.randomness import generator
 
@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     loaded = plugins.load()
     recipe = Recipe.load(options.recipe, options.settings)
-    part, _ = split_zca(recipe.dataset, recipe.place("dataset"))
+    part, _ = split_dataset(recipe.dataset, recipe.place("dataset"))
     data = without_test(make_dataset(part, loaded, recipe.place("dataset")), options.share)
     for values in product(*map(choices, options.tried)):
         recipe = Recipe.load(options.recipe, [*options.settings, *values])

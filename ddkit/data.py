@@ -160,6 +160,8 @@ def _labels(labels: Tensor) -> Tensor:
 class Dataset:
     """A training and a test split of the same classes.
 
+    `tested` says in words what the test images are, where they are not the dataset's own.
+
     Raises:
         DataError: a split is empty, or labels are not int64 [N] numbers of its classes.
     """
@@ -167,6 +169,7 @@ class Dataset:
     info: DataInfo
     train: ImageSource
     test: ImageSource
+    tested: str = ""
 
     def __post_init__(self) -> None:
         for split, source in (("training", self.train), ("test", self.test)):
@@ -186,7 +189,8 @@ class Dataset:
                 )
 
     def to(self, device: torch.device) -> Dataset:
-        return Dataset(self.info.to(device), self.train.to(device), self.test.to(device))
+        train, test = self.train.to(device), self.test.to(device)
+        return Dataset(self.info.to(device), train, test, self.tested)
 
     def fingerprint(self) -> str:
         """Return a hash of the training images and of how they are normalised."""

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 @click.option("--seeds", type=click.IntRange(min=1), help="Networks of each architecture.")
 @click.option("--protocol", help="An evaluation protocol by name; default: the stored one.")
 @options.settings("epochs=300")
-@click.option("--data", type=options.PATH, help="Where the set's image folder is now.")
+@click.option(
+    "--data",
+    metavar="DIR|NAME",
+    help="Judge on these images: where the set's folder is now, another folder, or a dataset by "
+    "name, as in digits:resolution=8.",
+)
 @click.option("--no-baseline", is_flag=True, help="Leave out the random sets beside it.")
 @click.option(
     "--best-every",
@@ -38,7 +43,7 @@ def evaluate(
     seeds: int | None,
     protocol: str | None,
     settings: tuple[str, ...],
-    data: Path | None,
+    data: str | None,
     no_baseline: bool,
     best_every: int | None,
     out: Path | None,
@@ -75,7 +80,7 @@ def evaluate(
     names = [a.strip() for a in archs.split(",") if a.strip()] if archs else None
     verdict = judged(
         syn,
-        test_data(syn, loaded, None if data is None else str(data)),
+        test_data(syn, loaded, data),
         stored_spec(syn, names, seeds, settings),
         loaded,
         open_runtime(stored_runtime(syn, device)),

@@ -1,17 +1,18 @@
-"""Random real images beside a set, as many of them; and data that a set is not for."""
+"""Random real images beside a set, as many of them; and data as a set is judged on it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ddkit.data import Dataset
-from ddkit.errors import IncompatibleError, shown
+from ddkit.errors import IncompatibleError, near, shown
 from ddkit.images.formation import Formation
-from ddkit.images.real import RealImages
+from ddkit.images.real import RealImages, of_classes
 from ddkit.images.synthetic import SyntheticSet
 
 Draw = Callable[[int], SyntheticSet]
@@ -77,15 +78,9 @@ def check_data(syn: SyntheticSet, data: Dataset) -> None:
     """Refuse data that the set was not made for; other images of its classes are welcome.
 
     Raises:
-        IncompatibleError: other shape or classes, or classes in another order.
+        IncompatibleError: other shape or classes. Its mean and deviation may be others: the set's
+            own are what judges see.
     """
-    if syn.info.classes != data.info.classes and set(syn.info.classes) == set(data.info.classes):
-        pairs = zip(syn.info.classes, data.info.classes, strict=True)
-        label, (ours, theirs) = next((k, p) for k, p in enumerate(pairs) if p[0] != p[1])
-        raise IncompatibleError(
-            f"the test data {data.info.name} has the classes of the set in another order: label "
-            f"{label} is {ours!r} in the set, {theirs!r} in the data; give it in the set's order"
-        )
     for what in ("shape", "classes"):
         ours, theirs = getattr(syn.info, what), getattr(data.info, what)
         if ours != theirs:
@@ -95,16 +90,41 @@ def check_data(syn: SyntheticSet, data: Dataset) -> None:
             )
 
 
-def other_statistics(syn: SyntheticSet, data: Dataset) -> str | None:
-    """Return in words how the data's own statistics differ from the set's, which are used."""
-    for what in ("mean", "std"):
-        ours, theirs = getattr(syn.info, what), getattr(data.info, what)
-        if ours != theirs:
-            return (
-                f"the test images have the {what} {_short(theirs)} of their own; they are "
-                f"normalised by the set's, {_short(ours)}, as what networks learn from is"
+def fitted(syn: SyntheticSet, data: Dataset, note: Callable[[str], None]) -> Dataset:
+    """Return `data` as `syn` is judged on it: its classes in the set's order, its statistics.
+
+    Classes are found by name; those that the set does not have are left out. `note` is told of
+    every way in which the data was not as the set is.
+
+    Raises:
+        IncompatibleError: other shape, or a class of the set that the data lacks.
+    """
+    name, ours, theirs = shown(data.info.name), syn.info.classes, data.info.classes
+    lacking = [one for one in ours if one not in theirs]
+    if lacking:
+        raise IncompatibleError(
+            f"the set has {len(lacking)} of {len(ours)} classes that the test data {name} lacks, "
+            f"the first {shown(lacking[0])!r}{near(lacking[0], theirs)}; classes are found by name"
+        )
+    if ours != theirs:
+        if len(theirs) > len(ours):
+            note(f"test data {name}: the set's {len(ours)} of its {len(theirs)} classes are taken")
+        else:
+            i = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
+            note(
+                f"test data {name}: its classes come in another order (number {i} is "
+                f"{shown(theirs[i])!r} there, {shown(ours[i])!r} in the set); they go by name"
             )
-    return None
+        data = of_classes(data, [theirs.index(one) for one in ours])
+    check_data(syn, data)
+    for what in ("mean", "std"):
+        if getattr(syn.info, what) != getattr(data.info, what):
+            own, other = (_short(getattr(info, what)) for info in (syn.info, data.info))
+            note(f"test data {name}: normalised by the set's {what}, {own}, not its own {other}")
+    tested = data.tested
+    if data.info.name != syn.info.name:
+        tested = f"{tested or 'the test images'} of {data.info.name}"
+    return replace(data, info=syn.info, tested=tested)
 
 
 def _short(value: tuple[Any, ...]) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ddkit.data import DataInfo, Dataset
-from ddkit.errors import CheckpointError, DataError, RecipeError
+from ddkit.errors import CheckpointError, DataError, RecipeError, near
 from ddkit.evaluation import judge
-from ddkit.evaluation.baselines import check_data
+from ddkit.evaluation.baselines import fitted
 from ddkit.evaluation.journal import Journal, evaluation_key
 from ddkit.evaluation.verdict import WHOLE, Scope, Verdict
 from ddkit.images.real import make_dataset
@@ -20,12 +20,13 @@ from ddkit.images.synthetic import SyntheticSet
 from ddkit.networks.fresh import Build, backbone_maker, probe
 from ddkit.networks.pool import ProxyPool
 from ddkit.networks.teacher import Teacher
+from ddkit.paths import expanded, is_folder
 from ddkit.plugins import Plugins
 from ddkit.recipes.binding import checked
 from ddkit.recipes.place import Place, Source
 from ddkit.recipes.protocol import eval_spec
-from ddkit.recipes.recipe import override
-from ddkit.recipes.resolution import full, plain, split_zca
+from ddkit.recipes.recipe import override, parse_part
+from ddkit.recipes.resolution import full, plain
 from ddkit.recipes.sections import EvalSpec, Part, RuntimeSpec, TeacherSpec, as_part, as_table
 from ddkit.reporter import Reporter
 from ddkit.runtime.blame import blamed, used_judges, used_part
@@ -56,14 +57,16 @@ def judged(
     wrong = syn.problem()
     if wrong:
         raise CheckpointError(f"the set cannot be judged: {wrong}")
+    reporter = Guarded(reporter)
+    data = fitted(syn, data, reporter.note)
     archs = [plain(arch, loaded.backbones) for arch in spec.archs]
     make = partial(judge_maker, plugins=loaded, info=syn.info)
     teacher = None
     if spec.teacher is not None:
-        teacher = _teacher(syn, data, spec.teacher, loaded, runtime)
+        teacher = _teacher(data, spec.teacher, loaded, runtime)
         named = plain(spec.teacher.backbone, loaded.backbones)
         spec = replace(spec, teacher=replace(spec.teacher, backbone=named))
-    reporter, kept = Guarded(reporter), None
+    kept = None
     if journal is not None:
         taught = "" if teacher is None else teacher.identity
         kept = Journal(journal, evaluation_key(syn, data, spec, runtime, scope, taught))
@@ -73,19 +76,16 @@ def judged(
         return judge.evaluate(syn, archs, data, spec, make, runtime, reporter, teacher, scope, kept)
 
 
-def _teacher(
-    syn: SyntheticSet, data: Dataset, spec: TeacherSpec, loaded: Plugins, runtime: Runtime
-) -> Teacher:
+def _teacher(data: Dataset, spec: TeacherSpec, loaded: Plugins, runtime: Runtime) -> Teacher:
     """Return the teacher, not trained yet; it sees images as the set's are: whitened, if they were.
 
     Its backbone's options are all stated, as in a recipe that ran, so that a pool trained for
     distilling serves as well.
     """
-    check_data(syn, data)
     place = Place(Source("evaluation"), "teacher.backbone")
-    make = judge_maker(spec.backbone, loaded, syn.info, place)
+    make = judge_maker(spec.backbone, loaded, data.info, place)
     kind = replace(spec.pool(), backbone=full(spec.backbone, loaded.backbones))
-    pool = ProxyPool(kind, make, replace(data, info=syn.info), runtime, spec.seed)
+    pool = ProxyPool(kind, make, data, runtime, spec.seed)
     return Teacher(pool, spec, runtime)
 
 
@@ -131,29 +131,61 @@ def stored_runtime(syn: SyntheticSet, device: str | None = None) -> RuntimeSpec:
     return RuntimeSpec(device=device or RuntimeSpec.device, **own)
 
 
-def test_data(syn: SyntheticSet, loaded: Plugins, path: str | None = None) -> Dataset:
-    """Read the dataset that the set names; `path` replaces the folder of images.
+def test_data(syn: SyntheticSet, loaded: Plugins, given: str | None = None) -> Dataset:
+    """Read the dataset that the set names, or the one `given` in its place; see `_given`.
 
     It is not whitened: `judge.evaluate` applies the whitening that is stored in the set.
 
     Raises:
-        RecipeError: the set names none.
+        RecipeError: neither names one.
         DataError: as the dataset does; where the set remembers a relative path, with what helps.
     """
-    if "dataset" not in syn.recipe:
-        raise RecipeError("the set does not say which dataset it was made from; give one")
-    place = Place(Source("the set's recipe"), "dataset")
-    part, _ = split_zca(as_part(syn.recipe["dataset"], place), place)
-    if path is not None:
-        part = Part(part.name, {**part.options, "path": path})
-    try:
+    place, own = Place(Source("the set's recipe"), "dataset"), None
+    if "dataset" in syn.recipe:
+        own = as_part(syn.recipe["dataset"], place)
+        own = Part(own.name, {k: v for k, v in own.options.items() if k != "zca"})
+    if given is not None:
+        part = _given(given, own, loaded)
         with blamed(used_part("dataset", loaded.datasets, part)):
-            return make_dataset(part, loaded, place)
+            return make_dataset(part, loaded, Place(Source("--data")))
+    if own is None:
+        raise RecipeError(
+            "the set does not say which dataset it was made from; "
+            "give --data, a folder of class folders or the name of a dataset"
+        )
+    try:
+        with blamed(used_part("dataset", loaded.datasets, own)):
+            return make_dataset(own, loaded, place)
     except DataError as error:
-        told = str(part.options.get("path", ""))
-        if path is not None or not told or told[0] == "~" or Path(told).is_absolute():
+        told = str(own.options.get("path", ""))
+        if not told or told[0] == "~" or Path(told).is_absolute():
             raise
         raise DataError(
             f"{error}\nthe set remembers this path as it was where the set was made; name the "
             f"folder's place with --data DIR, or judge from there"
         ) from error
+
+
+def _given(given: str, own: Part | None, loaded: Plugins) -> Part:
+    """Return the dataset that `given` means: a folder, or a name with options after a colon.
+
+    A folder is where the set's `own` images are now, if those lie in one; else class folders. A
+    dataset of the set's own name has the options of its recipe, on the whole of its training and
+    test images; others have their defaults.
+
+    Raises:
+        RecipeError: it is neither.
+    """
+    if not is_folder(expanded(given, RecipeError, "--data"), RecipeError):
+        named = parse_part(given, "--data")
+        if own is not None and named.name == own.name:
+            kept = {k: v for k, v in own.options.items() if k != "hold_out"}
+            return Part(own.name, {**kept, **named.options})
+        if named.name in loaded.datasets or named.options:
+            return named
+        if own is None or "path" not in own.options:
+            hint = near(given, loaded.datasets) or "; `ddkit list datasets` shows the datasets"
+            raise RecipeError(f"--data: no such folder, and no dataset is called {given!r}{hint}")
+    if own is not None and "path" in own.options:
+        return Part(own.name, {**own.options, "path": given})
+    return Part("folder", {"path": given})

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ddkit.data import Dataset
 from ddkit.errors import DivergedError, IncompatibleError
-from ddkit.evaluation.baselines import Draw, baselines, check_data, other_statistics
+from ddkit.evaluation.baselines import Draw, baselines, check_data
 from ddkit.evaluation.journal import Journal, Judged
 from ddkit.evaluation.verdict import WHOLE, Result, Scope, Verdict
 from ddkit.images.real import RealImages
@@ -55,8 +55,6 @@ def evaluate(
         DivergedError: every network diverged.
     """
     check_data(syn, data)
-    if said := other_statistics(syn, data):
-        reporter.note(said)
     # Normalised and whitened as the set was: test images, random images and what the teacher sees.
     data = replace(data, info=syn.info).to(runtime.device)
     made = syn.to(runtime.device)
@@ -71,7 +69,8 @@ def evaluate(
         _check_batches(arch, build_it, made, spec.training_of(arch), runtime)
     if teacher is not None:
         teacher.prepare(reporter)
-    verdict = Verdict(spec, teacher_accuracy=teacher.accuracy if teacher else None)
+    taught = teacher.accuracy if teacher else None
+    verdict = Verdict(spec, teacher_accuracy=taught, tested=data.tested)
     reporter.begin("evaluate", total)
     try:
         for arch, build_it in zip(archs, makes, strict=True):

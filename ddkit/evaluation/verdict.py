@@ -73,6 +73,8 @@ class Verdict:
     spec: EvalSpec
     results: list[Result] = field(default_factory=list)
     teacher_accuracy: float | None = None
+    tested: str = ""
+    """What the test images are, where they are not the dataset's own."""
 
     @property
     def failures(self) -> list[str]:
@@ -81,15 +83,17 @@ class Verdict:
 
     @property
     def protocol(self) -> str:
-        """The protocol's name, its teacher's network, and whatever departs from it."""
+        """The protocol's name, its teacher's network, whatever departs from it, and other tests."""
         teacher, name = self.spec.teacher, self.spec.protocol
         departs = ", ".join(f"{k} = {v}" for k, v in deviations(self.spec).items())
         name = f"{name} (labels of {teacher.backbone})" if teacher else name
-        return f"{name} with {departs}" if departs else name
+        name = f"{name} with {departs}" if departs else name
+        return f"{name}; tested on {self.tested}" if self.tested else name
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "protocol": self.protocol,
+            "tested": self.tested,
             "training": asdict(self.spec.training),
             "teacher": self.spec.teacher and asdict(self.spec.teacher),
             "teacher_accuracy": self.teacher_accuracy,

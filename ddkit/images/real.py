@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddkit.data import DataInfo, Dataset
-from ddkit.errors import ContractError, DataError
+from ddkit.data import DataInfo, Dataset, ImageSource, MemoryImages
+from ddkit.errors import ContractError, DataError, RecipeError, near
 from ddkit.images.groups import Groups
 from ddkit.images.whitening import whitened
 from ddkit.plugins import Plugins
 from ddkit.recipes.binding import bind
 from ddkit.recipes.place import Place
-from ddkit.recipes.resolution import resolve, split_zca
+from ddkit.recipes.resolution import resolve, split_dataset
 from ddkit.recipes.sections import Part
 from ddkit.runtime import randomness, storage
 
@@ -23,15 +26,109 @@ from ddkit.runtime import randomness, storage
 def make_dataset(part: Part, plugins: Plugins, place: Place, root: Path | None = None) -> Dataset:
     """Read the dataset that `part` names, under `root` (default: ddkit's data folder).
 
-    ``zca = true`` is an option of every dataset: images are whitened after normalisation.
+    The options of `DatasetKeys` are those of every dataset: first ``classes``, then ``hold_out``,
+    then ``zca``, which whitens after normalisation.
     """
-    part, zca = split_zca(part, place)
+    part, own = split_dataset(part, place)
     component, options = resolve(plugins.datasets, part, place)
     data: Dataset = bind(component.factory, options, place, root=root or storage.data_root())
     if not isinstance(data, Dataset):
         kind = type(data).__name__
         raise ContractError("dataset", f"must return a ddkit.data.Dataset, not {kind}", part.name)
-    return whitened(data) if zca else data
+    if own.classes is not None:
+        data = of_classes(data, _numbers(own.classes, data.info, place / "classes"))
+    if own.hold_out is not None:
+        data = held_out(data, own.hold_out, place / "hold_out")
+    return whitened(data) if own.zca else data
+
+
+class Chosen:
+    """Some images of a source, with labels of their own."""
+
+    def __init__(self, source: ImageSource, rows: Tensor, labels: Tensor):
+        """Take the numbers of the images in `source`, int64 [n], and their `labels`, int64 [n]."""
+        self._source, self._rows, self.labels = source, rows, labels
+
+    def fetch(self, index: Tensor) -> Tensor:
+        return self._source.fetch(self._rows[index.cpu()])
+
+    def to(self, device: torch.device) -> Chosen:
+        return Chosen(self._source.to(device), self._rows, self.labels)
+
+    def fingerprint(self) -> str:
+        chosen = self._rows.numpy().tobytes() + self.labels.numpy().tobytes()
+        return blake2b(self._source.fingerprint().encode() + chosen, digest_size=16).hexdigest()
+
+
+def choose(source: ImageSource, rows: Tensor, labels: Tensor) -> ImageSource:
+    """Return the images `rows`, int64 [n], of `source` alone, labelled `labels`, int64 [n]."""
+    if isinstance(source, MemoryImages):  # the others' memory is given back
+        return MemoryImages(source.images[rows.to(source.images.device)], labels)
+    return Chosen(source, rows, labels)
+
+
+def of_classes(data: Dataset, numbers: Sequence[int]) -> Dataset:
+    """Return the images of `data` that are of the classes `numbers`, labelled in that order."""
+    new = torch.full((data.info.num_classes,), -1)
+    new[list(numbers)] = torch.arange(len(numbers))
+
+    def of(source: ImageSource) -> ImageSource:
+        rows = (new[source.labels] >= 0).nonzero()[:, 0]
+        return choose(source, rows, new[source.labels[rows]])
+
+    info = replace(data.info, classes=tuple(data.info.classes[n] for n in numbers))
+    return replace(data, info=info, train=of(data.train), test=of(data.test))
+
+
+def _numbers(wanted: Sequence[str | int], info: DataInfo, place: Place) -> list[int]:
+    """Return the numbers of classes that are given by name or number.
+
+    Raises:
+        RecipeError: there is none of a name or number, one comes twice, or they are fewer than two.
+    """
+    found: list[int] = []
+    for i, one in enumerate(wanted):
+        here, number = place / str(i), one if isinstance(one, int) else -1
+        if isinstance(one, str):
+            if one not in info.classes:
+                hint = near(one, info.classes) or "; numbers are written without quotes"
+                raise RecipeError(f"{here}: {info.name} has no class called {one!r}{hint}")
+            number = info.classes.index(one)
+        if not 0 <= number < info.num_classes:
+            raise RecipeError(
+                f"{here}: {info.name} has the classes 0 to {info.num_classes - 1}, not {number}"
+            )
+        if number in found:
+            raise RecipeError(f"{here}: the class {info.classes[number]!r} is named twice")
+        found.append(number)
+    if len(found) < 2:
+        raise RecipeError(f"{place}: names {len(found)}; two classes are needed at least")
+    return found
+
+
+def held_out(data: Dataset, share: float, place: Place) -> Dataset:
+    """Return `data` tested on `share` of its training images, which are drawn of each class.
+
+    The same images are drawn whatever a recipe's seed is: runs of other seeds can be compared.
+
+    Raises:
+        RecipeError: a class has one training image alone.
+    """
+    labels = data.train.labels
+    counts = count_classes(data.info, labels)
+    if int(counts.min()) < 2:
+        single = data.info.classes[int(counts.argmin())]
+        raise RecipeError(f"{place}: the class {single!r} has one training image, none to hold out")
+    keys = torch.rand(len(labels), generator=randomness.generator(0, "hold-out"))
+    order = (labels + keys.double()).argsort()  # by class, and within a class by chance
+    within = torch.empty_like(order)
+    within[order] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[labels[order]]
+    taken = (counts * share).round().long().clamp_min(1).minimum(counts - 1)
+    out = within < taken[labels]
+    parts = [rows.nonzero()[:, 0] for rows in (~out, out)]
+    train, test = (choose(data.train, rows, labels[rows]) for rows in parts)
+    words = f"{100 * share:g} % of the training images, held out"
+    return replace(data, train=train, test=test, tested=words)
 
 
 def count_classes(info: DataInfo, labels: Tensor) -> Tensor:

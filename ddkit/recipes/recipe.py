@@ -254,6 +254,25 @@ def put(tree: dict[str, Any], path: str, value: Any, here: str) -> None:
         node[last] = value
 
 
+def parse_part(text: str, said: str) -> Part:
+    """Read ``name`` or ``name:option=value,option=value``, as typed after the option `said`.
+
+    Raises:
+        RecipeError: it has no name, or what follows the colon is not of that form.
+    """
+    name, colon, rest = (piece.strip() for piece in text.partition(":"))
+    options: dict[str, Any] = {}
+    for item in rest.split(",") if colon else ():
+        key, _, value = (piece.strip() for piece in item.partition("="))
+        if not (name and key and value):
+            raise RecipeError(
+                f"{said}: {told(text)} must look like name:option=value,option=value, "
+                f"as in convnet:depth=4,width=64"
+            )
+        override(options, item)
+    return Part(name, options)
+
+
 def typed(item: str) -> str:
     """Return the value of ``key=value`` as the user typed it."""
     return item.partition("=")[2].strip()

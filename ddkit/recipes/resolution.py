@@ -21,7 +21,7 @@ def check_names(recipe: Recipe, plugins: Plugins) -> None:
     given: list[tuple[Registry, Part, str, tuple[str, ...]]] = [
         (
             plugins.datasets,
-            split_zca(recipe.dataset, recipe.place("dataset"))[0],
+            split_dataset(recipe.dataset, recipe.place("dataset"))[0],
             "dataset",
             ("root",),
         ),
@@ -154,7 +154,7 @@ def resolve(registry: Registry, part: Part, place: Place) -> tuple[Component, Ma
     return component, {**carried, **part.options}
 
 
-def split_zca(part: Part, place: Place) -> tuple[Part, bool]:
-    """Return a dataset's part without the option that ddkit itself reads, and that option."""
+def split_dataset(part: Part, place: Place) -> tuple[Part, DatasetKeys]:
+    """Return a dataset's part without the options that ddkit itself reads, and those options."""
     own, options = own_keys(DatasetKeys, part.options)
-    return Part(part.name, options), DatasetKeys(**checked(DatasetKeys, own, place)).zca
+    return Part(part.name, options), DatasetKeys(**checked(DatasetKeys, own, place))

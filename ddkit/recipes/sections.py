@@ -6,10 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ddkit.errors import RecipeError
-from ddkit.options import Count, Fraction, Momentum, NonNegative, Positive, Strategy, Whole
+from ddkit.options import (
+    Count,
+    Fraction,
+    Momentum,
+    NonNegative,
+    Positive,
+    Range,
+    Strategy,
+    Whole,
+)
 from ddkit.recipes.binding import checked
 from ddkit.recipes.place import Place, told
 
@@ -31,9 +40,15 @@ class DatasetKeys:
     """What ddkit itself reads of ``[dataset]``; the other keys are the dataset's own options.
 
     Attributes:
-        zca: whiten images after normalisation, fitted on the training images.
+        classes: only these, by name or number, which are labelled in this order; mean and deviation
+            stay those of the whole dataset.
+        hold_out: the share of each class's training images, drawn once for all, that takes the test
+            images' place, so that settings are not chosen on these.
+        zca: whiten images after normalisation, fitted on the training images that are left.
     """
 
+    classes: tuple[str | int, ...] | None = None
+    hold_out: Annotated[float, Range(above=0, below=1)] | None = None
     zca: bool = False
 
 
