@@ -15,6 +15,7 @@ from ddkit.cli.components import list_, plugins
 from ddkit.cli.distill import distill
 from ddkit.cli.doctor import doctor
 from ddkit.cli.evaluate import evaluate
+from ddkit.cli.merge import merge
 from ddkit.cli.recipes import recipes
 from ddkit.cli.sets import export, show
 from ddkit.errors import DDKitError, Interrupted
@@ -72,7 +73,7 @@ def cli(verbose: bool) -> None:
     """
 
 
-for command in (distill, evaluate, show, export, recipes, list_, plugins, cache, doctor):
+for command in (distill, evaluate, show, export, merge, recipes, list_, plugins, cache, doctor):
     cli.add_command(command)
 
 

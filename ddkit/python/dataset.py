@@ -57,8 +57,8 @@ def as_dataset(given: Any, note: Callable[[str], None] = lambda text: None) -> D
     if images[1].shape[1:] != images[0].shape[1:]:
         shapes = " and ".join("x".join(map(str, i.shape[1:])) for i in images)
         raise DataError(f"{name}: training and test images are of unequal shapes: {shapes}")
-    sources = (MemoryImages(i, n) for i, n in zip(images, numbers, strict=True))
-    return Dataset(info, *sources)
+    train_images, test_images = (MemoryImages(i, n) for i, n in zip(images, numbers, strict=True))
+    return Dataset(info, train_images, test_images)
 
 
 def _splits(given: Any) -> tuple[Any, Any]:
