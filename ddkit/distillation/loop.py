@@ -21,7 +21,7 @@ from ddkit.distillation.failures import (
     too_large,
 )
 from ddkit.distillation.preflight import brief, check_checkpoints, plan
-from ddkit.distillation.start import Origin, prepare, run_identity
+from ddkit.distillation.start import Origin, prepare, run_identity, weights_of
 from ddkit.errors import DDKitError, DivergedError, Interrupted
 from ddkit.findings import refuse
 from ddkit.images import pictures
@@ -279,6 +279,7 @@ def provenance(parts: Composition, plugins: Plugins) -> dict[str, str | int]:
         "data": parts.dataset.fingerprint(),
         **start,
         **named,
+        **weights_of(recipe),
         **VERSIONS,
         "python": platform.python_version(),
     }

@@ -17,6 +17,7 @@ from ddkit.images.real import RealImages
 from ddkit.images.synthetic import SyntheticSet, initial
 from ddkit.networks.fresh import Networks
 from ddkit.networks.pool import ProxyPool
+from ddkit.paths import expanded
 from ddkit.plugins import Plugins
 from ddkit.recipes.recipe import Recipe
 from ddkit.recipes.sections import ProxySpec
@@ -26,6 +27,7 @@ from ddkit.runs.folder import RECIPE, RunFolder
 from ddkit.runs.identity import identity
 from ddkit.runtime import storage
 from ddkit.runtime.device import Runtime, open_runtime, own_settings
+from ddkit.runtime.storage import digest
 
 
 def started(parts: Composition, real: RealImages) -> SyntheticSet:
@@ -114,7 +116,22 @@ def run_identity(parts: Composition, origin: Origin | None = None) -> str:
     if parts.start is not None:
         spec = replace(recipe.synthetic, path=parts.start.digest)
         recipe = replace(recipe, synthetic=spec)
+    data = " ".join([data, *(f"{k} {v}" for k, v in weights_of(recipe).items())])
     return identity(recipe, data if origin is None else f"{data} {origin.identity} {origin.step}")
+
+
+def weights_of(recipe: Recipe) -> dict[str, str]:
+    """Return the hashes of the files of weights that networks of a run start from, if any do.
+
+    Such networks are not random: a set's provenance says so.
+    """
+    parts = {"backbone": recipe.backbone}
+    if recipe.proxies is not None:
+        parts["proxies.backbone"] = recipe.proxies.backbone
+    given = {
+        f"{k}.weights": p.options["weights"] for k, p in parts.items() if "weights" in p.options
+    }
+    return {name: digest(expanded(path)) for name, path in given.items()}
 
 
 def iterations(recipe: Recipe) -> int:

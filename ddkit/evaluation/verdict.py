@@ -88,6 +88,8 @@ class Verdict:
         departs = ", ".join(f"{k} = {v}" for k, v in deviations(self.spec).items())
         name = f"{name} (labels of {teacher.backbone})" if teacher else name
         name = f"{name} with {departs}" if departs else name
+        if any("weights" in arch.options for arch in self.spec.archs):
+            name = f"{name}; not from scratch where weights are given"
         return f"{name}; tested on {self.tested}" if self.tested else name
 
     def to_dict(self) -> dict[str, Any]:

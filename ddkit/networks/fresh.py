@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from ddkit.backbone import embed, freeze, lacking
 from ddkit.data import DataInfo
-from ddkit.errors import ContractError, IncompatibleError
+from ddkit.errors import ContractError, IncompatibleError, shown
 from ddkit.plugins import Plugins
 from ddkit.recipes.binding import bind
 from ddkit.recipes.place import Place
-from ddkit.recipes.resolution import resolve
+from ddkit.recipes.resolution import resolve, split_backbone
 from ddkit.recipes.sections import Part, ProxySpec
 from ddkit.runtime import randomness
 
@@ -33,9 +36,57 @@ def build(make: Build, device: torch.device, seed: int, stream: str, *counters: 
 
 
 def backbone_maker(part: Part, plugins: Plugins, place: Place, info: DataInfo) -> Build:
-    """Return a function that builds a new network of `part` for `info`."""
+    """Return a function that builds a new network of `part` for `info`, with its own weights.
+
+    Raises:
+        IncompatibleError: the file of weights cannot be read; when a network is built, that its
+            names and shapes are others.
+    """
+    part, own = split_backbone(part, place)
     component, options = resolve(plugins.backbones, part, place)
-    return partial(bind, component.factory, options, place, info=info)
+    make: Build = partial(bind, component.factory, options, place, info=info)
+    if own.weights is None:
+        return make
+    return partial(_weighted, make, own.weights, _read(own.weights, place))
+
+
+def _read(path: Path, place: Place) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else None
+        told = (why or str(error)).splitlines()[0]
+        raise IncompatibleError(
+            f"{place / 'weights'}: {path}: not a readable safetensors file: {shown(told)}"
+        ) from None
+
+
+def _weighted(make: Build, path: Path, state: dict[str, Tensor]) -> nn.Module:
+    """Return a network that starts from the weights `state`."""
+    net = make()
+    wanted = net.state_dict()
+    lacking = [name for name in wanted if name not in state]
+    needless = [name for name in state if name not in wanted]
+    shapes = [
+        f"{name} is {list(state[name].shape)} there, {list(wanted[name].shape)} here"
+        for name in wanted
+        if name in state and state[name].shape != wanted[name].shape
+    ]
+    problems = (
+        ("it lacks", lacking),
+        ("this network has no", needless),
+        ("other shapes:", shapes),
+    )
+    told = "; ".join(f"{what} {_few(names)}" for what, names in problems if names)
+    if told:
+        raise IncompatibleError(f"weights: {path} does not fit this network: {told}")
+    net.load_state_dict(state)
+    return net
+
+
+def _few(names: list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return shown(", ".join(names[:most])) + more
 
 
 def probe(make: Build, info: DataInfo, place: Place) -> nn.Module:

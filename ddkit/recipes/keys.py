@@ -13,6 +13,7 @@ from ddkit.recipes.binding import describe, schema
 from ddkit.recipes.protocol import SEEDS
 from ddkit.recipes.recipe import SECTIONS, Recipe
 from ddkit.recipes.sections import (
+    BackboneKeys,
     DatasetKeys,
     EvalSpec,
     Part,
@@ -45,6 +46,7 @@ PARTS: Mapping[str, str] = {
 
 READ: Mapping[str, tuple[type, ...]] = {
     "dataset": (DatasetKeys,),
+    "backbone": (BackboneKeys,),
     "synthetic": (SyntheticSpec,),
     "proxies": (ProxySpec,),
     "regularizers": (TermKeys,),

@@ -13,7 +13,7 @@ from ddkit.plugins import BUILTIN, Component, Plugins, Registry, only_builtin
 from ddkit.recipes.binding import Described, checked, defaults
 from ddkit.recipes.place import Place
 from ddkit.recipes.recipe import Recipe
-from ddkit.recipes.sections import DatasetKeys, EvalSpec, Part, own_keys
+from ddkit.recipes.sections import BackboneKeys, DatasetKeys, EvalSpec, Part, own_keys
 
 
 def check_names(recipe: Recipe, plugins: Plugins) -> None:
@@ -38,6 +38,8 @@ def check_names(recipe: Recipe, plugins: Plugins) -> None:
     problems: list[DDKitError] = []
     for registry, part, path, own in given:
         try:
+            if registry is plugins.backbones:
+                part, _ = split_backbone(part, recipe.place(path))
             component, options = resolve(registry, part, recipe.place(path))
             check_options(component, options, recipe.place(path), own)
         except (PluginError, RecipeError) as error:
@@ -152,6 +154,12 @@ def resolve(registry: Registry, part: Part, place: Place) -> tuple[Component, Ma
     except PluginError as error:
         raise PluginError(f"{place}: {error}") from None
     return component, {**carried, **part.options}
+
+
+def split_backbone(part: Part, place: Place) -> tuple[Part, BackboneKeys]:
+    """Return a backbone's part without the options that ddkit itself reads, and those options."""
+    own, options = own_keys(BackboneKeys, part.options)
+    return Part(part.name, options), BackboneKeys(**checked(BackboneKeys, own, place))
 
 
 def split_dataset(part: Part, place: Place) -> tuple[Part, DatasetKeys]:

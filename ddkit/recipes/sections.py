@@ -53,6 +53,18 @@ class DatasetKeys:
 
 
 @dataclass(frozen=True)
+class BackboneKeys:
+    """What ddkit itself reads of a backbone; the other keys are the backbone's own options.
+
+    Attributes:
+        weights: a safetensors file of weights that networks start from, each name and shape of
+            which must fit; without it they are random, or what the backbone's options say.
+    """
+
+    weights: Path | None = None
+
+
+@dataclass(frozen=True)
 class TermKeys:
     """What ddkit itself reads of a regularizer; the other keys are the regularizer's own options.
 
