@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 @click.option("--resume", type=options.PATH, help="Continue the run in this folder.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the resolved recipe, stop.")
 @click.option("--eval", "judge", is_flag=True, help="Evaluate afterwards, as the recipe says.")
+@options.seed
 @options.device
+@options.precision
+@options.threads
 @options.quiet
 def distill(
     recipe: str | None,
@@ -34,7 +37,9 @@ def distill(
     resume: Path | None,
     dry_run: bool,
     judge: bool,
+    seed: int | None,
     device: str | None,
+    precision: str | None,
     quiet: bool,
 ) -> None:
     """Learn a synthetic set from RECIPE, a path or the name of a shipped recipe.
@@ -48,8 +53,9 @@ def distill(
       ddkit distill dm-digits-ipc10 --set method.iterations=100 --out runs/mine --eval
     """
     name, path, out = _which(recipe, out, resume)
-    if device is not None:
-        settings = (*settings, f'runtime.device="{device}"')
+    given = {"seed": seed, "runtime.device": device, "runtime.precision": precision}
+    quoted = {k: v if isinstance(v, int) else f'"{v}"' for k, v in given.items() if v is not None}
+    settings = (*settings, *(f"{k}={v}" for k, v in quoted.items()))
 
     from ddkit.recipes.recipe import Recipe
     from ddkit.recipes.resolution import check_early

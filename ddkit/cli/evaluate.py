@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ddkit.cli import options, screen
+from ddkit.errors import shown
 
 if TYPE_CHECKING:
     from ddkit.evaluation.verdict import Verdict
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
 
 @click.command("eval")
 @click.argument("set_", metavar="[SET]", required=False, type=options.PATH)
-@click.option("--archs", help="Backbones, comma-separated; default: those of the recipe.")
+@click.option(
+    "--archs",
+    help="Backbones, comma-separated, with options as in convnet:depth=4,width=64; default: those "
+    "of the recipe.",
+)
 @click.option("--seeds", type=click.IntRange(min=1), help="Networks of each architecture.")
-@click.option("--protocol", help="An evaluation protocol by name; default: the stored one.")
+@click.option("--protocol", help="An evaluation protocol by name, or a .toml file.")
 @options.settings("epochs=300")
 @click.option(
     "--data",
@@ -34,7 +39,11 @@ if TYPE_CHECKING:
     help="Test every N epochs too, and print the best: selected on the test data.",
 )
 @click.option("--out", type=options.PATH, help="Default: eval.json beside the set.")
+@click.option("--judge-seed", type=click.IntRange(min=0), default=0, help="Of the networks.")
+@click.option("--data-seed", type=click.IntRange(min=0), default=0, help="Of the random sets.")
 @options.device
+@options.precision
+@options.threads
 @options.as_json
 @options.quiet
 def evaluate(
@@ -47,7 +56,10 @@ def evaluate(
     no_baseline: bool,
     best_every: int | None,
     out: Path | None,
+    judge_seed: int,
+    data_seed: int,
     device: str | None,
+    precision: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -77,22 +89,34 @@ def evaluate(
     if protocol is not None:
         settings = (*settings, f'protocol="{protocol}"')
     loaded = options.load_plugins()
-    names = [a.strip() for a in archs.split(",") if a.strip()] if archs else None
+    names = split_archs(archs) if archs else None
     verdict = judged(
         syn,
         test_data(syn, loaded, data),
         stored_spec(syn, names, seeds, settings),
         loaded,
-        open_runtime(stored_runtime(syn, device)),
+        open_runtime(stored_runtime(syn, device, precision)),
         reporter,
-        Scope(not no_baseline, best_every),
+        Scope(not no_baseline, best_every, None, judge_seed, data_seed),
         journal(target),
     )
     write_verdict(verdict, path, target)
     if as_json:
         screen.data({"set": str(path)} | verdict.to_dict())
     else:
+        screen.result(f"{shown(str(path))}, made from {shown(syn.info.name)}")
         print_verdict(verdict)
+
+
+def split_archs(text: str) -> list[str]:
+    """Return the architectures of a list: an item with ``=`` belongs to the one before it."""
+    names: list[str] = []
+    for item in (piece.strip() for piece in text.split(",")):
+        if names and "=" in item and ":" not in item.partition("=")[0]:
+            names[-1] += f",{item}"
+        elif item:
+            names.append(item)
+    return names
 
 
 def write_verdict(verdict: Verdict, path: Path, target: Path) -> None:

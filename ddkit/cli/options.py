@@ -18,7 +18,26 @@ if TYPE_CHECKING:
 
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+seed = click.option("--seed", type=click.IntRange(min=0), help="Of every draw that makes the set.")
+precision = click.option(
+    "--precision", type=click.Choice(["float32", "bfloat16"]), help="Of forward passes."
+)
+threads = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    callback=lambda _, __, count: _use(count),
+    expose_value=False,
+    help="Processor threads; default: as many as there are cores.",
+)
 device = click.option("--device", help='"cpu", "cuda", "cuda:1"; default: a GPU if there is one.')
+
+
+def _use(count: int | None) -> None:
+    """Let torch work with `count` threads, for the rest of this process."""
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)
 
 
 class UserPath(click.Path):

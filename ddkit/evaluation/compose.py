@@ -27,7 +27,15 @@ from ddkit.recipes.place import Place, Source
 from ddkit.recipes.protocol import eval_spec
 from ddkit.recipes.recipe import override, parse_part
 from ddkit.recipes.resolution import full, plain
-from ddkit.recipes.sections import EvalSpec, Part, RuntimeSpec, TeacherSpec, as_part, as_table
+from ddkit.recipes.sections import (
+    EvalSpec,
+    Part,
+    RuntimeSpec,
+    TeacherSpec,
+    as_part,
+    as_table,
+    part_table,
+)
 from ddkit.reporter import Reporter
 from ddkit.runtime.blame import blamed, used_judges, used_part
 from ddkit.runtime.device import Runtime, own_settings
@@ -109,7 +117,7 @@ def stored_spec(
     if any(item.partition("=")[0].strip() == "protocol" for item in settings):
         table = {k: v for k, v in table.items() if k in ("archs", "seeds")}
     if archs:
-        table["archs"] = list(archs)
+        table["archs"] = [_arch(one, recipe.get("backbone", "convnet"), place) for one in archs]
     if seeds is not None:
         table["seeds"] = seeds
     for item in settings:
@@ -123,11 +131,23 @@ def stored_spec(
     return eval_spec(table, place, recipe.get("backbone", "convnet"))
 
 
-def stored_runtime(syn: SyntheticSet, device: str | None = None) -> RuntimeSpec:
+def _arch(text: str, backbone: Any, place: Place) -> dict[str, Any]:
+    """Return the architecture that `text` means; of the recipe's own name, with its options."""
+    part, own = parse_part(text, "--archs"), as_part(backbone, place / "backbone")
+    kept = own.options if part.name == own.name else {}
+    return part_table(Part(part.name, {**kept, **part.options}))
+
+
+def stored_runtime(
+    syn: SyntheticSet, device: str | None = None, precision: str | None = None
+) -> RuntimeSpec:
     """Return how judges of `syn` are to run: in the precision of its recipe."""
     place = Place(Source("the set's recipe"), "runtime")
     stored = as_table(syn.recipe.get("runtime", {}), place)
-    own = checked(RuntimeSpec, {k: v for k, v in stored.items() if k == "precision"}, place)
+    kept = {k: v for k, v in stored.items() if k == "precision"}
+    if precision is not None:
+        kept["precision"] = precision
+    own = checked(RuntimeSpec, kept, place)
     return RuntimeSpec(device=device or RuntimeSpec.device, **own)
 
 

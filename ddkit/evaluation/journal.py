@@ -101,6 +101,7 @@ def evaluation_key(
     protocol = asdict(spec) | {"archs": None, "seeds": None}
     images = [data.fingerprint(), data.test.fingerprint(), syn.info.whitening is not None]
     machine = [str(runtime.device.type), runtime.precision, str(torch.__version__)]
-    facts = [described, protocol, images, machine, scope.best_every, taught]
+    asked = [scope.best_every, scope.judge_seed, scope.data_seed]
+    facts = [described, protocol, images, machine, asked, taught]
     made.update(json.dumps(facts, sort_keys=True, default=str).encode())
     return made.hexdigest()

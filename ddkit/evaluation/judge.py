@@ -60,7 +60,7 @@ def evaluate(
     made = syn.to(runtime.device)
     subjects: list[tuple[str, Draw]] = [("set", lambda k: made)]
     if scope.baseline:
-        real = RealImages(data, 0, runtime.device)
+        real = RealImages(data, scope.data_seed, runtime.device)
         subjects += [(name, draw) for name, draw in baselines(syn, real)]
     networks = range(spec.seeds) if scope.networks is None else scope.networks
     total = sum(epochs(spec.training_of(a)) for a in archs) * len(networks) * len(subjects)
@@ -70,7 +70,7 @@ def evaluate(
     if teacher is not None:
         teacher.prepare(reporter)
     taught = teacher.accuracy if teacher else None
-    verdict = Verdict(spec, teacher_accuracy=taught, tested=data.tested)
+    verdict = Verdict(spec, teacher_accuracy=taught, tested=data.tested, scope=scope)
     reporter.begin("evaluate", total)
     try:
         for arch, build_it in zip(archs, makes, strict=True):
@@ -169,8 +169,8 @@ class _Judge:
             DivergedError: it is no longer finite, or its answers are not.
         """
         device = self.runtime.device
-        net: nn.Module = build(self.make, device, 0, f"judge {self.arch}", k)
-        seed = randomness.derive(0, f"judge-training {self.arch}", k)
+        net: nn.Module = build(self.make, device, self.scope.judge_seed, f"judge {self.arch}", k)
+        seed = randomness.derive(self.scope.judge_seed, f"judge-training {self.arch}", k)
         images, targets = made.training()
         total, hard_from, classes = epochs(self.spec), -1, targets
         every = self.scope.best_every or total

@@ -56,11 +56,15 @@ class Scope:
         baseline: whether random sets are judged too.
         best_every: test every so many epochs as well, for the best that published code reports.
         networks: only these, by number; default all that the protocol has.
+        judge_seed: of the networks' weights and training.
+        data_seed: of the draws of the random sets.
     """
 
     baseline: bool = True
     best_every: int | None = None
     networks: range | None = None
+    judge_seed: int = 0
+    data_seed: int = 0
 
 
 WHOLE = Scope()
@@ -73,6 +77,7 @@ class Verdict:
     spec: EvalSpec
     results: list[Result] = field(default_factory=list)
     teacher_accuracy: float | None = None
+    scope: Scope = WHOLE
     tested: str = ""
     """What the test images are, where they are not the dataset's own."""
 
@@ -88,6 +93,9 @@ class Verdict:
         departs = ", ".join(f"{k} = {v}" for k, v in deviations(self.spec).items())
         name = f"{name} (labels of {teacher.backbone})" if teacher else name
         name = f"{name} with {departs}" if departs else name
+        seeds = {"judges": self.scope.judge_seed, "random sets": self.scope.data_seed}
+        told = ", ".join(f"{k} {v}" for k, v in seeds.items() if v)
+        name = f"{name}; seeds: {told}" if told else name
         if any("weights" in arch.options for arch in self.spec.archs):
             name = f"{name}; not from scratch where weights are given"
         return f"{name}; tested on {self.tested}" if self.tested else name

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ddkit.errors import RecipeError, near
 from ddkit.options import Count
+from ddkit.paths import expanded, is_file
 from ddkit.recipes import catalog
 from ddkit.recipes.binding import checked, convert
 from ddkit.recipes.place import Place, Source, told
@@ -68,18 +69,34 @@ def load_protocol(name: str, place: Place, backbone: Any = "convnet") -> EvalSpe
     A teacher whose backbone it leaves open is a `backbone`.
 
     Raises:
-        RecipeError: there is none of that name.
+        RecipeError: there is none of that name; a file that is no protocol.
     """
-    files = catalog.protocols()
-    if name not in files:
-        hint = near(name, files) or f"; there are: {', '.join(files)}"
-        raise RecipeError(f"{place}: no protocol is called {name!r}{hint}")
-    text = files[name].read_text(encoding="utf-8")
-    table, here = tomllib.loads(text), Place(Source(files[name].name, text))
+    path = _file(name, place)
+    text, table = catalog.read(path, str(path) if name.endswith(".toml") else path.name)
+    here = Place(Source(path.name, text))
     presets = _presets(table.pop("presets", {}), here / "presets")
     teacher = _teacher(table.pop("teacher", None), here / "teacher", backbone)
     training = TrainSpec(**checked(TrainSpec, table, here))
     return EvalSpec((Part("convnet"),), SEEDS, name, training, presets, teacher)
+
+
+def _file(name: str, place: Place) -> Path:
+    """Return the file of a protocol: one that ships, or a path that ends in ``.toml``.
+
+    Raises:
+        RecipeError: there is neither.
+    """
+    files = catalog.protocols()
+    if name in files:
+        return files[name]
+    if name.endswith(".toml"):
+        path = expanded(name, RecipeError, str(place))
+        if not is_file(path, RecipeError):
+            raise RecipeError(f"{place}: {name}: no such file")
+        return path
+    hint = near(name, files) or f"; there are: {', '.join(files)}"
+    also = "; a file's name ends in .toml"
+    raise RecipeError(f"{place}: no protocol is called {name!r}{hint}{also}")
 
 
 def deviations(spec: EvalSpec) -> dict[str, Any]:

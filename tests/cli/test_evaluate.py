@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import ddkit
 
+from ddkit.cli.evaluate import split_archs
 from ddkit.evaluation.verdict import Result, Verdict
 
 ACCURACIES = {"set": (0.5012, 0.4634, 0.6010), "random": (0.25, 0.35, 0.30)}
@@ -76,3 +77,38 @@ def test_the_file_holds_what_was_computed(printed: Any):
         assert (result["subject"], tuple(result["accuracies"])) == (subject, values)
         assert (result["n"], result["mean"]) == (3, pytest.approx(mean(values)))
         assert result["std"] == pytest.approx(deviation(values, 1))
+
+
+def test_an_item_with_an_option_belongs_to_the_architecture_before_it():
+    assert split_archs("convnet:depth=4,width=64, resnet18,, mlp:width=3") == [
+        *("convnet:depth=4,width=64", "resnet18", "mlp:width=3")
+    ]
+
+
+def test_the_set_stands_over_the_table(printed: Any, set_file: Path):
+    text, _ = printed(ACCURACIES)
+    assert text.startswith(f"{set_file}, made from digits\n")
+
+
+def test_other_seeds_are_other_judges_and_other_random_sets_and_are_told(
+    set_file: Path, tmp_path: Path
+):
+    def accuracies(*words: str) -> list[Any]:
+        out = tmp_path / "verdict.json"
+        said = ddkit("eval", set_file, "--out", out, "-q", "--set", "epochs=2", *words)
+        assert said.code == 0, said.err
+        verdict = json.loads(out.read_text(encoding="utf-8"))
+        return [verdict["protocol"], *(r["accuracies"] for r in verdict["results"])]
+
+    told, ours, random = accuracies()
+    others = accuracies("--data-seed", "2")
+    assert others[0] == f"{told}; seeds: random sets 2"
+    assert others[1] == ours and others[2] != random
+    assert accuracies("--judge-seed", "3")[1] != ours
+
+
+@pytest.mark.parametrize("command", ["distill", "eval"])
+def test_no_threads_are_refused_in_words(command: str):
+    said = ddkit(command, "x", "--threads", "0")
+    assert said.code == 2
+    assert "'--threads': 0 is not in the range x>=1" in said.err
