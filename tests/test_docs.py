@@ -164,7 +164,7 @@ def test_every_link_to_a_file_leads_somewhere(page: Path):
 
 def test_the_architecture_tells_of_every_file_of_a_room_and_of_none_that_is_not_there():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    rooms = "recipes runtime runs images networks distillation evaluation diagnosis python"
+    rooms = "recipes runtime runs images sets networks distillation evaluation diagnosis python"
     for room in rooms.split():
         (paragraph,) = re.findall(rf"^\*\*{room}\*\*: (.+?)\n\n", text, re.M | re.S)
         files = {p.stem for p in (ROOT / "ddkit" / room).glob("*.py")} - {"__init__"}

@@ -23,6 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "runtime",
         "runs",
         "images",
+        "sets",
         "networks",
         "regularizer",
         "run",
@@ -39,7 +40,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
 """Doors and rooms from the ground up; a file imports lower floors, and its own room."""
 
 ROOMS = (
-    *("recipes", "runtime", "runs", "images", "networks", "distillation", "evaluation"),
+    *("recipes", "runtime", "runs", "images", "sets", "networks", "distillation", "evaluation"),
     *("diagnosis", "python"),
 )
 TOOLBOX = {

@@ -22,12 +22,12 @@ def merge(sets: tuple[Path, ...], out: Path) -> None:
     Example:
       ddkit merge runs/first runs/second --out both.safetensors
     """
-    from ddkit.distillation.merge import merged
     from ddkit.errors import CheckpointError
     from ddkit.images.synthetic import SyntheticSet
     from ddkit.paths import look
     from ddkit.runs.folder import set_file
     from ddkit.runtime.storage import digest
+    from ddkit.sets.merge import merged
 
     if len(sets) < 2:
         raise click.UsageError("name two sets at least")

@@ -12,8 +12,8 @@ from ddkit.cli import options, screen
 from ddkit.errors import DataError, shown
 
 if TYPE_CHECKING:
-    from ddkit.images.pictures import Exported
     from ddkit.images.synthetic import SyntheticSet
+    from ddkit.sets.export import Exported
 
 
 @click.command()
@@ -60,7 +60,7 @@ def _draw(syn: SyntheticSet, png: Path) -> None:
         DataError: there is something else.
         CheckpointError: it cannot be written.
     """
-    from ddkit.images.pictures import is_png, write_grid
+    from ddkit.sets.grid import is_png, write_grid
 
     if os.path.lexists(png) and not is_png(png):
         raise DataError(f"{png}: exists and is not a PNG picture; choose another file")
@@ -103,12 +103,12 @@ def export(set_: Path, folder: Path) -> None:
     Example:
       ddkit export runs/dm-digits-ipc1/synthetic.safetensors digits-images
     """
-    from ddkit.images import pictures
     from ddkit.images.synthetic import SyntheticSet
     from ddkit.runs.folder import set_file
+    from ddkit.sets.export import export as write_folder
 
     syn = SyntheticSet.load(set_file(set_))
-    done = pictures.export(syn, folder)
+    done = write_folder(syn, folder)
     screen.result(f"{done.images} images in {folder}")
     for line in lost(syn, done):
         screen.result(line)

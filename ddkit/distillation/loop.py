@@ -24,7 +24,6 @@ from ddkit.distillation.preflight import brief, check_checkpoints, plan
 from ddkit.distillation.start import Origin, prepare, run_identity, weights_of
 from ddkit.errors import DDKitError, DivergedError, Interrupted
 from ddkit.findings import refuse
-from ddkit.images import pictures
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.plugins import BUILTIN, Plugins
 from ddkit.recipes.recipe import Recipe
@@ -37,6 +36,7 @@ from ddkit.runtime.device import Runtime, own_settings
 from ddkit.runtime.memory import is_out_of_memory
 from ddkit.runtime.progress import Guarded, JsonLines, Tee
 from ddkit.runtime.stopping import Stop, stoppable
+from ddkit.sets.grid import write_grid
 
 CHECK_SECONDS = 2.0  # between looks at the device's flag of non-finite values
 
@@ -108,7 +108,7 @@ def _distilled(
     syn.recipe = recipe.table()
     syn.provenance = provenance(parts, plugins)
     syn.save(folder.set)
-    pictures.write_grid(syn, folder.path / GRID)
+    write_grid(syn, folder.path / GRID)
     folder.finish(
         seconds=round(run.seconds, 2),
         device=str(runtime.device),
@@ -279,7 +279,7 @@ def provenance(parts: Composition, plugins: Plugins) -> dict[str, str | int]:
         "data": parts.dataset.fingerprint(),
         **start,
         **named,
-        **weights_of(recipe),
+        **weights_of(parts.recipe),
         **VERSIONS,
         "python": platform.python_version(),
     }

@@ -13,11 +13,11 @@ from conftest import ddkit
 from torch import nn
 
 from ddkit.data import DataInfo, Dataset
-from ddkit.distillation.merge import merged
 from ddkit.errors import IncompatibleError
 from ddkit.images.formation import Formation
 from ddkit.images.synthetic import SyntheticSet
 from ddkit.runtime.storage import digest
+from ddkit.sets.merge import merged
 
 
 def one(info: DataInfo, classes: str, **changes: Any) -> SyntheticSet:

@@ -16,8 +16,9 @@ from torch import nn
 
 from ddkit.data import DataInfo
 from ddkit.errors import DataError
-from ddkit.images.pictures import export, folder_names, grid, is_png, write_grid
 from ddkit.images.synthetic import SyntheticSet
+from ddkit.sets.export import export, folder_names
+from ddkit.sets.grid import grid, is_png, write_grid
 
 CLASSES = [
     *(["a-b 2", "a-b", "a/b"], ["b", "a"], ["0", "2", "10"], ["a", "A"], ["é", "e\u0301"]),
