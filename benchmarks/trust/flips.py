@@ -20,6 +20,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,18 +105,18 @@ def cases(name: str, step: int | None, root: Path, loaded: Plugins) -> tuple[Pat
     return place, result(whole)
 
 
-def tried(each: int, seed: int, loaded: Plugins, root: Path) -> Tally:
+def tried(each: int, seed: int, loaded: Plugins, root: Path, parts: Collection[str]) -> Tally:
     """Flip bits in every file of every state, in this process."""
     tally, rng = Tally(), random.Random(seed)
     for name, step in STATES:
         whole, want = cases(name, step, root, loaded)
         files = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
         for file in files:
-            for part, span in PLACES.items():
+            for part in parts:
                 for _ in range(each):
                     place = root / "case"
                     shutil.copytree(whole, place)
-                    what = flipped(place / file, span, rng)
+                    what = flipped(place / file, PLACES[part], rng)
                     found = outcome(name, place, file, loaded, want)
                     shutil.rmtree(place)
                     tally.cases += 1
@@ -129,12 +130,14 @@ def tried(each: int, seed: int, loaded: Plugins, root: Path) -> Tally:
     return tally
 
 
-def campaign(each: int, seed: int, loaded: Plugins, root: Path) -> Tally:
+def campaign(
+    each: int, seed: int, loaded: Plugins, root: Path, parts: Collection[str] = PLACES.keys()
+) -> Tally:
     """As `tried`, in a child of this process."""
     report = root / "report.json"
 
     def job() -> None:
-        made = tried(each, seed, loaded, root)
+        made = tried(each, seed, loaded, root, sorted(parts))
         report.write_text(json.dumps(vars(made)), encoding="utf-8")
 
     if ended(started(job)):

@@ -260,6 +260,8 @@ def parse_part(text: str, said: str) -> Part:
     Raises:
         RecipeError: it has no name, or what follows the colon is not of that form.
     """
+    if text.startswith("python:"):  # the name of an object that was given from Python
+        return Part(text)
     name, colon, rest = (piece.strip() for piece in text.partition(":"))
     options: dict[str, Any] = {}
     for item in rest.split(",") if colon else ():
