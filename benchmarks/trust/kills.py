@@ -103,7 +103,8 @@ class Campaign:
         got = result(place) | {"files": self.files(place)}
         wrong = [what for what in got if got[what] != self.expected[name][what]]
         if wrong:
-            self.tally.mismatches.append(f"{place.name}: other {', '.join(wrong)}")
+            more = sorted({*got["files"]} ^ {*self.expected[name]["files"]})
+            self.tally.mismatches.append(f"{place.name}: other {', '.join([*wrong, *more])}")
             return
         shutil.rmtree(place)
 

@@ -134,6 +134,7 @@ class ProxyPool:
 
     def prepare(self, reporter: Reporter) -> None:
         """Train what is missing, after saying what it will cost; each network is kept at once."""
+        storage.sweep(self.folder)
         missing = self.missing()
         if missing:
             storage.check_writable(self._path(missing[0]))
@@ -161,7 +162,6 @@ class ProxyPool:
 
         First those that no other process is at; then those that one began and did not finish.
         """
-        storage.sweep(self.folder)
         tested, begun = [], []
         for i in missing:
             taken = lock.try_lock(self._lock(i))

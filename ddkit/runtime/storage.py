@@ -102,7 +102,10 @@ def _of_the_disk(error: Exception) -> bool:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that killed writers left in `folder`; never a living one's."""
+    """Remove what killed writers left in `folder`; never what is a living one's.
+
+    Temporary files, and locks on files of names of their own (``.0000.lock``).
+    """
     for path in folder.glob(f".*{PARTIAL}"):
         with suppress(CheckpointError):
             dead = lock.try_lock(path / LOCK)
@@ -110,6 +113,11 @@ def sweep(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             if dead is not None:
                 dead.release()
+    for path in folder.glob(f".*{LOCK}"):
+        with suppress(CheckpointError):
+            unheld = lock.try_lock(path)
+            if unheld is not None:
+                unheld.release()
 
 
 def is_partial(path: Path) -> bool:

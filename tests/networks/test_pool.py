@@ -276,6 +276,17 @@ def test_two_processes_at_one_pool_share_the_work_and_finish_what_the_other_left
     ]
 
 
+def test_what_a_process_killed_as_it_kept_the_last_network_left_is_removed(tiny: Dataset):
+    whole, _ = prepared(tiny)
+    (whole.folder / ".0001.lock").write_text("{}", encoding="utf-8")
+    (whole.folder / ".0001.safetensors.abc.partial").mkdir()
+    prepared(tiny)
+    assert sorted(p.name for p in whole.folder.iterdir()) == [
+        "0000.safetensors",
+        "0001.safetensors",
+    ]
+
+
 def test_draws_depend_on_seed_and_counters_and_reach_every_member(tiny: Dataset):
     made, _ = prepared(tiny)
     drawn = [weights(made.draw(i)) for i in range(12)]
