@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ddkit.errors import Interrupted
+from ddkit.errors import CheckpointError, Interrupted
 from ddkit.reporter import Metrics, Reporter, Silent
 from ddkit.runtime import storage
 
@@ -68,8 +68,14 @@ def keep_lines(path: Path, count: int) -> None:
     """Cut a file of JSON lines down to those of its first `count` steps, as a resumed run needs.
 
     Lines that are torn, damaged or there twice are dropped.
+
+    Raises:
+        CheckpointError: it cannot be read or written.
     """
-    found = path.read_bytes().splitlines(keepends=True) if count and path.exists() else []
+    try:
+        found = path.read_bytes().splitlines(keepends=True) if count and path.exists() else []
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}; remove it") from None
     kept, last = [], -1
     for line in found:
         step = _step(line)

@@ -45,6 +45,12 @@ def test_bytes_that_are_no_text_are_dropped(tmp_path: Path):
     assert steps(path) == [0, 2]
 
 
+def test_lines_that_cannot_be_read_are_refused_in_words(tmp_path: Path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: cannot be read: .*; remove it"):
+        keep_lines(tmp_path / "metrics.jsonl", 5)
+
+
 def test_lines_that_the_disk_refused_are_written_with_the_next_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
