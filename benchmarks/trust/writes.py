@@ -81,7 +81,7 @@ def deadly(aim: Write, moment: str, note: Path) -> None:
     def at(write: Write, now: str, path: Path, text: str) -> None:
         if write.number != aim.number or now != moment:
             return
-        if now == "half" and write.call == "sync":
+        if now == "half" and write.call == "sync" and path.name == "new":  # being filled
             os.truncate(path, path.stat().st_size // 2)
         if now == "half" and write.call == "append":
             with path.open("ab") as file:
