@@ -63,8 +63,8 @@ WORKING = {  # a source, and what a run says of it
         ": requires names gruops, which no Match has (did you mean 'groups'",
     ),
     "no regularizer": (
-        TERM.replace(RETURNED, '{"mine": dict}'),
-        ": must be of a class derived from ddkit.regularizer.Regularizer, not dict",
+        TERM.replace(RETURNED, '{"mine": type("Plain", (), {})}'),
+        ": must be of a class derived from ddkit.regularizer.Regularizer, not Plain",
     ),
 }
 MINE = [{"name": "mine", "weight": 0.01}]

@@ -123,11 +123,12 @@ def plugins(case: dict[str, Any], box: Sandbox) -> None:
             (folder / "METADATA").write_bytes(case["metadata"])
     text = PLUGIN.format(**{k: case[k] for k in ("line", "kind", "hook", "said")})
     (box.given / "fuzzed.py").write_bytes(text.encode("utf-8", "backslashreplace"))
-    here = lambda: metadata.distributions(path=[str(box.given)])  # noqa: E731
+    whole = metadata.distributions
+    here = lambda: whole(path=[str(box.given)])  # noqa: E731
     everyone = {"DDKIT_LOAD_PLUGINS": None}
     invalidate_caches()
     with (
-        mock.patch.object(ours, "distributions", here),
+        mock.patch.object(metadata, "distributions", here),
         mock.patch.object(sys, "path", [str(box.given), *sys.path]),
         _environment(everyone),
     ):

@@ -715,7 +715,7 @@ def test_a_plugin_that_raises_costs_one_line_and_its_traceback_on_request(
         raise ZeroDivisionError("its own mistake")
 
     monkeypatch.setattr("ddkit_methods.dm.mean_matching", mean_matching)
-    monkeypatch.setattr("ddkit.distillation.failures.BUILTIN", "another")
+    monkeypatch.setattr("ddkit.runtime.blame.BUILTIN", "another")
     said = ddkit(*(["-v"] if verbose else []), "distill", recipe_file(), "--out", "out", "-q")
     assert said.code == 1
     assert ("Traceback" in said.err) == verbose
