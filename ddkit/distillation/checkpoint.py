@@ -34,7 +34,7 @@ TAIL = len(MARK) + 64  # bytes after those that are hashed
 SHARE = 0.02  # of a run's time that checkpoints may take
 RARER = 10  # times the interval that was asked for, at most
 KEPT_BYTES = 256 << 20  # of a state that is copied in memory between checkpoints
-KEPT_SHARE = 0.01  # of the time that may go into such copies
+KEPT_SHARE = 0.005  # of the time that may go into such copies
 CHEAP = 2e-3  # seconds that one may take whatever its share
 
 
