@@ -24,6 +24,7 @@ from ddkit.run import Run
 from ddkit.runs import parts
 from ddkit.runs.folder import previous
 from ddkit.runtime import storage
+from ddkit.runtime.memory import tensor_bytes
 from ddkit.runtime.progress import JsonLines
 
 VERSIONS = {"ddkit": version("ddkit"), "torch": str(torch.__version__)}
@@ -264,8 +265,7 @@ class Kept:
             return
         start = time.thread_time()  # not the clock's, which others' work fills as well
         state = captured(run, method, step, key)
-        size = sum(t.numel() * t.element_size() for t in tensors(state))
-        self.state = _copied(state) if size <= KEPT_BYTES else None
+        self.state = _copied(state) if tensor_bytes(state) <= KEPT_BYTES else None
         self._at = time.monotonic()
         self._seconds = time.thread_time() - start
 

@@ -107,9 +107,9 @@ class SyntheticSet:
         return images, self.formation.tile_labels(self.soft, self.labels).to(images.device)
 
     def _check_memory(self) -> None:
-        count, most = len(self.training_classes()), memory.capacity(self.images.device)
+        count, most = len(self.training_classes()), memory.physical(self.images.device)
         need = count * math.prod(self.info.shape) * self.images.element_size()
-        if most is not None and need > most:
+        if most and need > most:  # 0: not known
             raise CheckpointError(
                 f"{len(self)} stored images give {count} training images of {need / 2**30:,.1f} "
                 f"GiB, more than the {most / 2**30:,.1f} GiB of memory"

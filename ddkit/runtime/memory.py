@@ -26,16 +26,6 @@ def budget(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).total_memory * GPU_SHARE)
 
 
-def capacity(device: torch.device) -> int | None:
-    """Return the bytes of memory of `device`, or of the machine; None where it is not known."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return None
-
-
 def fitting(total: int, per_item: int, most: int) -> int:
     """Return how many items of `per_item` bytes fit `total`, at least one and at most `most`."""
     return max(1, min(most, total // max(1, per_item)))

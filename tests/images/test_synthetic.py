@@ -140,7 +140,7 @@ def test_a_set_with_soft_labels_trains_on_them(tiny: Dataset):
 def test_more_training_images_than_memory_are_refused_before_any_is_made(
     tiny: Dataset, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(memory, "capacity", lambda device: 6 * 4 * 3 * 16 * 16 * 4)
+    monkeypatch.setattr(memory, "physical", lambda device: 6 * 4 * 3 * 16 * 16 * 4)
     assert len(made(tiny, formation=Formation(2)).training()[0]) == 24
     with pytest.raises(CheckpointError, match=r"54 training images of 0\.0 GiB, more than"):
         made(tiny, formation=Formation(3)).training()
